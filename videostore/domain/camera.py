@@ -1,0 +1,67 @@
+"""Cameras: stream sources whose identity never changes.
+
+A camera is its UUID. The name is for people and may change; footage stays with the UUID,
+so a renamed, disabled or removed camera is swept like any other (invariant 3), and no
+new camera ever inherits an old one's footage.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from videostore.domain.errors import CameraInvalid, CameraNotRtsp, CredentialsInvalid
+
+CameraId = UUID
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One camera of the site.
+
+    ``url`` never holds a password. ``credentials`` says where user and password are found:
+    ``env:NAME`` or ``file:PATH``, each holding ``user:password``; empty for an open stream.
+    """
+
+    id: CameraId
+    name: str
+    url: str
+    credentials: str = ""
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise CameraInvalid(
+                f"{self.name!r} is not a camera name",
+                hint="Use 1 to 63 lower-case letters, digits, '.', '_' or '-'; begin with a letter or digit.",
+            )
+        check_stream_url(self.url)
+        if self.credentials and not self.credentials.startswith(("env:", "file:")):
+            raise CredentialsInvalid(
+                f"camera {self.name!r}: credentials must be env:NAME or file:PATH",
+                hint="Give --credentials-env or --credentials-file.",
+            )
+
+
+def check_stream_url(url: str) -> None:
+    """Raise unless ``url`` is an RTSP URL without user or password."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"rtsp", "rtsps"} or not parts.hostname:
+        raise CameraNotRtsp(
+            f"{redact(url)!r} is not an RTSP URL", hint="A camera URL looks like rtsp://10.0.0.7:554/stream1."
+        )
+    if parts.username is not None or parts.password is not None:
+        raise CredentialsInvalid(
+            f"the URL {redact(url)!r} carries a user or password",
+            hint="Put user:password in a file (mode 0600) or an environment variable, "
+            "and give --credentials-file or --credentials-env.",
+        )
+
+
+def redact(text: str) -> str:
+    """Return ``text`` with the user part of every URL in it replaced, for messages and logs."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "***@", text)

@@ -1,0 +1,140 @@
+"""Hash arithmetic of the ledger.
+
+A record is a JSON object in canonical form (sorted keys, no white space, UTF-8; the subset of
+RFC 8785 that strings, integers, booleans, null, lists and objects need). Its hash is that of a
+Merkle tree leaf in RFC 6962, section 2.1: SHA-256 over a zero byte and the canonical bytes. Each
+record names the hash of the one before it, so an edit, a reordering or a hole breaks the chain;
+a signed checkpoint of the head pins its length.
+
+Pure: signing and storing are done by the ledger room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from videostore.domain.errors import LedgerBroken
+from videostore.domain.segment import Sha256Hex
+
+Json: TypeAlias = "str | int | bool | list[Json] | Mapping[str, Json] | None"
+
+GENESIS = Sha256Hex("0" * 64)
+"""What the first record names as the one before it."""
+
+
+class Event(StrEnum):
+    """Every kind of record. Stable: names are never reused for something else."""
+
+    SITE_CREATED = "site.created"
+    POLICY_LOADED = "policy.loaded"
+    CAMERA_ADDED = "camera.added"
+    CAMERA_CHANGED = "camera.changed"
+    CAMERA_REMOVED = "camera.removed"
+    STAFF_ADDED = "staff.added"
+    STAFF_APPROVED = "staff.approved"
+    STAFF_ACKNOWLEDGED = "staff.acknowledged"
+    STAFF_REVOKED = "staff.revoked"
+    LOGIN = "access.login"
+    LOGIN_REFUSED = "access.login-refused"
+    INCIDENT_OPENED = "incident.opened"
+    INCIDENT_CLOSED = "incident.closed"
+    REFUSED = "access.refused"
+    SEARCHED = "access.searched"
+    REQUESTED = "access.requested"
+    GRANTED = "access.granted"
+    GRANT_REVOKED = "access.grant-revoked"
+    VIEWING = "access.viewing"
+    EXPORT = "access.export"
+    SERVED = "access.served"
+    PRESENCE_READ = "access.presence-read"
+    LEDGER_READ = "access.ledger-read"
+    KEY_CREATED = "key.created"
+    KEY_DESTROYED = "key.destroyed"
+    CERTIFICATE = "retention.certificate"
+    LOSS = "retention.loss"
+    CLOCK_IN_DOUBT = "clock.in-doubt"
+    CLOCK_CONFIRMED = "clock.confirmed"
+    TAIL_REPAIRED = "ledger.tail-repaired"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry. ``actor`` is a staff identifier or a role (``retention``, ``gate``, ``operator``)."""
+
+    sequence: int
+    at: datetime
+    event: Event
+    actor: str
+    body: Mapping[str, Json]
+    previous: Sha256Hex
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "sequence": self.sequence,
+            "at": self.at.astimezone(UTC).isoformat(timespec="microseconds"),
+            "event": self.event.value,
+            "actor": self.actor,
+            "body": self.body,
+            "previous": self.previous,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Record:
+        """Read a record. Raises LedgerBroken if a field is missing, unknown or of the wrong type."""
+        try:
+            record = cls(
+                sequence=fields["sequence"],
+                at=datetime.fromisoformat(fields["at"]),
+                event=Event(fields["event"]),
+                actor=fields["actor"],
+                body=fields["body"],
+                previous=Sha256Hex(fields["previous"]),
+            )
+            same = record.to_json() == dict(fields)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise LedgerBroken(f"not a ledger record: {error}") from error
+        if not same:
+            raise LedgerBroken(f"record {record.sequence} has unexpected fields")
+        return record
+
+    @property
+    def hash(self) -> Sha256Hex:
+        return leaf_hash(canonical(self.to_json()))
+
+
+def canonical(value: Json) -> bytes:
+    """Return the one byte form of a JSON value that is hashed and signed. Floats are refused."""
+    return json.dumps(
+        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def leaf_hash(data: bytes) -> Sha256Hex:
+    """RFC 6962, section 2.1: hash of a leaf."""
+    return Sha256Hex(hashlib.sha256(b"\x00" + data).hexdigest())
+
+
+def check_link(record: Record, *, previous: Sha256Hex, sequence: int) -> None:
+    """Raise LedgerBroken unless ``record`` is number ``sequence`` and follows ``previous``."""
+    if record.sequence != sequence:
+        raise LedgerBroken(
+            f"record {record.sequence} stands where {sequence} belongs: records are missing or reordered"
+        )
+    if record.previous != previous:
+        raise LedgerBroken(f"record {sequence} does not follow the record before it: one of them was altered")
+
+
+def _plain(value: Json) -> object:
+    if isinstance(value, bool) or value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    raise TypeError(f"{type(value).__name__} has no canonical form")

@@ -1,0 +1,150 @@
+"""The rule of paragraph 27 (c): nothing outlives its deadline.
+
+A deadline belongs to an hour key: ``key start + keep``. Every frame sealed to that key was
+captured at or after the key's start, so no frame ever reaches the age ``keep``. Retention
+begins ``lead`` before the deadline, so that key and bytes are gone when it comes.
+
+Pure: ``now`` is an argument everywhere. See docs/design/0001-what-30-days-means.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from videostore.domain.camera import CameraId
+from videostore.domain.errors import ConfigInvalid, KeepTooLong
+from videostore.domain.segment import KeyId, Segment, Sha256Hex, Span
+
+PARAGRAPH = "A/RES/61/263, paragraph 27 (c)"
+
+
+class Kind(StrEnum):
+    """What paragraph 27 (c) tells apart."""
+
+    VIDEO = "video"
+    ENTRY_EXIT = "entry-exit"
+
+
+CEILING: Mapping[Kind, timedelta] = {Kind.VIDEO: timedelta(days=30), Kind.ENTRY_EXIT: timedelta(hours=24)}
+"""The longest ``keep`` that any policy may name. There is no way around it."""
+
+
+class Reason(StrEnum):
+    """Why something is kept or must go."""
+
+    WITHIN_RETENTION = "within-retention"
+    PAST_RETENTION = "past-retention"
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPolicy:
+    """How long one kind of data is kept.
+
+    ``keep``: age at which nothing may be readable any more.
+    ``lead``: how long before the deadline deletion begins.
+    ``key_period``: span that one hour key covers.
+    """
+
+    kind: Kind
+    keep: timedelta
+    lead: timedelta
+    key_period: timedelta
+
+    def __post_init__(self) -> None:
+        ceiling = CEILING[self.kind]
+        if self.keep > ceiling:
+            raise KeepTooLong(
+                f"{self.kind}: keep of {self.keep} is longer than the {ceiling} that {PARAGRAPH} allows",
+                hint="Shorten `keep` in policies/retention.yaml. No setting, role or hold can extend it.",
+            )
+        if self.keep <= timedelta(0) or self.lead < timedelta(0) or self.key_period <= timedelta(0):
+            raise ConfigInvalid(
+                f"{self.kind}: keep and key_period must be positive, lead not negative",
+                hint="Correct policies/retention.yaml.",
+            )
+        if self.lead + self.key_period >= self.keep:
+            raise ConfigInvalid(
+                f"{self.kind}: lead + key_period ({self.lead + self.key_period}) leave nothing of "
+                f"keep ({self.keep}): footage would be due before its hour is over",
+                hint="Shorten `lead` or `key_period`, or lengthen `keep`.",
+            )
+
+    def deadline(self, key_id: KeyId) -> datetime:
+        """When nothing sealed to ``key_id`` may be readable any more."""
+        return key_id.start + self.keep
+
+    def due_at(self, key_id: KeyId) -> datetime:
+        """When deletion of what is sealed to ``key_id`` begins."""
+        return self.deadline(key_id) - self.lead
+
+    def judge(self, key_id: KeyId, *, now: datetime, promised: datetime | None = None) -> Verdict:
+        """Return what must happen at ``now`` to everything sealed to ``key_id``.
+
+        ``promised`` is the deadline given when the key was made. The earlier of the two
+        counts: tightening a policy reaches existing footage, loosening never does (invariant 2).
+        """
+        deadline = self.deadline(key_id)
+        if promised is not None:
+            deadline = min(deadline, promised)
+        due_at = deadline - self.lead
+        reason = Reason.PAST_RETENTION if now >= due_at else Reason.WITHIN_RETENTION
+        return Verdict(reason=reason, due_at=due_at, deadline=deadline)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What must happen, and why."""
+
+    reason: Reason
+    due_at: datetime
+    deadline: datetime
+
+    @property
+    def due(self) -> bool:
+        return self.reason is Reason.PAST_RETENTION
+
+
+class SegmentState(StrEnum):
+    """How far a segment is on its way out; it only ever moves forward, then its row is forgotten."""
+
+    LIVE = "live"
+    CONDEMNED = "condemned"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Proof that the footage of one camera and one hour key is gone.
+
+    ``span`` reaches from the first to the last frame, ``segments_sha256`` is the hash of the
+    sorted list of segment hashes. ``absence`` names how the store confirmed it. ``recipient`` is
+    the public half of the destroyed key. It becomes proof by standing in the ledger.
+    """
+
+    camera_id: CameraId
+    key_id: KeyId
+    recipient: str
+    key_destroyed_at: datetime
+    span: Span
+    segments: int
+    size_bytes: int
+    segments_sha256: Sha256Hex
+    confirmed_at: datetime
+    absence: str
+    deadline: datetime
+
+    @property
+    def id(self) -> str:
+        """Deterministic: certifying the same segments twice gives the same id."""
+        text = f"{self.camera_id}/{self.key_id}/{self.segments_sha256}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def hash_of_segments(segments: Iterable[Segment]) -> Sha256Hex:
+    """Return the SHA-256 over the sorted hashes of ``segments``, one per line."""
+    lines = sorted(segment.sha256 for segment in segments)
+    return Sha256Hex(hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest())

@@ -1,0 +1,213 @@
+"""Segments: the unit of footage that is stored, retained, deleted and handed out.
+
+Spans are half-open, ``[start, end)``, in UTC: back-to-back segments touch and never
+overlap. Times are kept to the microsecond. Pure: nothing here reads a clock, a file or
+a socket.
+
+The object key alone says everything the catalogue knows about a segment, so that the
+catalogue can be rebuilt from a listing of the store::
+
+    segments/2026-11-24/6f1c…-uuid/20261124T022829.123456Z_000010000000_0000000042_03600_<sha256>.mp4.age
+             capture    camera     start of the span       duration     sequence   key   of the sealed
+             day (UTC)                                     in µs                   period bytes
+                                                                                   in s
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import NewType
+from uuid import UUID
+
+from videostore.domain.camera import CameraId
+
+ObjectKey = NewType("ObjectKey", str)
+Sha256Hex = NewType("Sha256Hex", str)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+SEGMENTS = "segments/"
+_TIME = "%Y%m%dT%H%M%S.%fZ"
+_KEY = re.compile(
+    r"segments/(?P<day>\d{4}-\d\d-\d\d)/(?P<camera>[0-9a-f-]{36})/"
+    r"(?P<start>\d{8}T\d{6}\.\d{6}Z)_(?P<duration>\d{12})_(?P<sequence>\d{10})_(?P<period>\d{5})_"
+    r"(?P<sha256>[0-9a-f]{64})\.mp4\.age"
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """Half-open interval ``[start, end)`` of aware UTC datetimes; never empty."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start.utcoffset() != timedelta(0) or self.end.utcoffset() != timedelta(0):
+            raise ValueError("a span is given in UTC")
+        if self.end <= self.start:
+            raise ValueError(f"a span ends after it starts: {self.start.isoformat()} {self.end.isoformat()}")
+
+    @property
+    def duration(self) -> timedelta:
+        return self.end - self.start
+
+    def overlaps(self, other: Span) -> bool:
+        return self.start < other.end and other.start < self.end
+
+    def contains(self, other: Span) -> bool:
+        return self.start <= other.start and other.end <= self.end
+
+    def intersection(self, other: Span) -> Span | None:
+        if not self.overlaps(other):
+            return None
+        return Span(max(self.start, other.start), min(self.end, other.end))
+
+
+def uncovered(span: Span, covered: Iterable[Span]) -> list[Span]:
+    """Return the parts of ``span`` that no span of ``covered`` touches, in order."""
+    holes: list[Span] = []
+    at = span.start
+    for piece in sorted(covered):
+        if piece.start > at:
+            holes.append(Span(at, min(piece.start, span.end)))
+        at = max(at, piece.end)
+        if at >= span.end:
+            return holes
+    if at < span.end:
+        holes.append(Span(at, span.end))
+    return holes
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class KeyId:
+    """Names the hour key of ``[start, start + period)``.
+
+    The period is one hour; a demonstration site uses seconds. Periods are counted from the
+    Unix epoch, so every process derives the same key for the same moment.
+    """
+
+    start: datetime
+    period: timedelta
+
+    def __post_init__(self) -> None:
+        whole_seconds = self.period.total_seconds()
+        if not 1 <= whole_seconds <= 86_400 or self.period % timedelta(seconds=1):
+            raise ValueError("a key period is a whole number of seconds, from 1 to 86400")
+        if (self.start - EPOCH) % self.period:
+            raise ValueError(f"{self.start.isoformat()} does not start a key period")
+
+    @classmethod
+    def covering(cls, moment: datetime, period: timedelta) -> KeyId:
+        return cls(moment - (moment - EPOCH) % period, period)
+
+    @property
+    def span(self) -> Span:
+        return Span(self.start, self.start + self.period)
+
+    @property
+    def next(self) -> KeyId:
+        return KeyId(self.start + self.period, self.period)
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y%m%dT%H%M%SZ}-{int(self.period.total_seconds())}"
+
+    @classmethod
+    def parse(cls, text: str) -> KeyId:
+        """Return the key id that ``str`` wrote. Raises ValueError on anything else."""
+        start, _, seconds = text.partition("-")
+        parsed = cls(
+            datetime.strptime(start, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC), timedelta(seconds=int(seconds))
+        )
+        if str(parsed) != text:
+            raise ValueError(f"{text!r} is not a key id")
+        return parsed
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Facts of one sealed segment: immutable, no footage and no personal data.
+
+    ``span.start`` is the moment of the first frame, never later than its receipt.
+    ``size_bytes`` and ``sha256`` are of the sealed bytes, as stored.
+    """
+
+    camera_id: CameraId
+    span: Span
+    sequence: int
+    key_period: timedelta
+    size_bytes: int
+    sha256: Sha256Hex
+
+    @property
+    def key_id(self) -> KeyId:
+        return KeyId.covering(self.span.start, self.key_period)
+
+    @property
+    def object_key(self) -> ObjectKey:
+        start = self.span.start
+        return ObjectKey(
+            f"{SEGMENTS}{start:%Y-%m-%d}/{self.camera_id}/"
+            f"{start.strftime(_TIME)}_{self.span.duration // MICROSECOND:012d}_{self.sequence:010d}_"
+            f"{int(self.key_period.total_seconds()):05d}_{self.sha256}.mp4.age"
+        )
+
+    @classmethod
+    def from_object_key(cls, key: str, *, size_bytes: int) -> Segment:
+        """Read the facts back from an object key. Raises ValueError for any other key."""
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise ValueError(f"{key!r} is not the key of a segment")
+        start = datetime.strptime(match["start"], _TIME).replace(tzinfo=UTC)
+        segment = cls(
+            camera_id=UUID(match["camera"]),
+            span=Span(start, start + int(match["duration"]) * MICROSECOND),
+            sequence=int(match["sequence"]),
+            key_period=timedelta(seconds=int(match["period"])),
+            size_bytes=size_bytes,
+            sha256=Sha256Hex(match["sha256"]),
+        )
+        if segment.object_key != key:
+            raise ValueError(f"{key!r} contradicts itself")
+        return segment
+
+
+def day_prefix(day: date) -> str:
+    """Return the prefix under which all segments captured on ``day`` (UTC) are stored."""
+    return f"{SEGMENTS}{day:%Y-%m-%d}/"
+
+
+class GapReason(StrEnum):
+    """Why a span of a camera has no footage."""
+
+    CAMERA_UNREACHABLE = "camera-unreachable"
+    STREAM_ERROR = "stream-error"
+    RECORDER_DOWN = "recorder-down"
+    PACKET_LOSS = "packet-loss"
+    SPOOL_OVERRUN = "spool-overrun"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Gap:
+    """A span of a camera without footage, and the reason."""
+
+    span: Span
+    camera_id: CameraId
+    reason: GapReason
+
+
+def capture_time(claimed: datetime | None, received: datetime, *, max_offset: timedelta) -> datetime:
+    """Return the moment a live frame counts as captured.
+
+    A camera's claim is believed when it lies at most ``max_offset`` before the receipt. A claim
+    in the future never counts (it would extend the footage's life), and one further in the past
+    cannot be true of a live stream: both give the time of receipt.
+    """
+    if claimed is None or not received - max_offset <= claimed <= received:
+        return received
+    return claimed

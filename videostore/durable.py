@@ -1,0 +1,118 @@
+"""Files that survive a power cut: written whole or not at all.
+
+A rename is durable only when the directory is synced too; see "Files are hard" and the
+``fsync(2)`` manual. OS errors become DiskFull or DiskNotWritable here, once.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from videostore.domain.errors import DiskError, DiskFull, DiskNotWritable
+
+TEMPORARY = ".tmp"
+"""Suffix of a file that is being written. Whoever finds one at start may remove it."""
+
+
+def write_file(path: Path, data: bytes, *, mode: int = 0o640) -> None:
+    """Replace ``path`` by ``data``, durably and atomically. Parents are made as needed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    with disk_errors(path):
+        make_directory(path.parent)
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+def remove_file(path: Path) -> bool:
+    """Unlink ``path`` durably. Returns whether it was there."""
+    with disk_errors(path):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        sync_directory(path.parent)
+        return True
+
+
+def erase_file(path: Path) -> bool:
+    """Overwrite ``path`` with zeros where it lies, sync, then unlink it. Returns whether it was there.
+
+    What a disk or file system keeps of overwritten blocks is outside a program's reach; see
+    docs/design/0002-hour-keys.md for why that is not enough to open anything.
+    """
+    with disk_errors(path):
+        try:
+            with path.open("r+b") as file:
+                file.write(bytes(path.stat().st_size))
+                file.flush()
+                os.fsync(file.fileno())
+        except FileNotFoundError:
+            return False
+        return remove_file(path)
+
+
+def make_directory(path: Path, *, mode: int = 0o750) -> None:
+    """Make ``path`` and its parents, each durable in its parent."""
+    with disk_errors(path):
+        if path.is_dir():
+            return
+        make_directory(path.parent, mode=mode)
+        path.mkdir(mode=mode, exist_ok=True)
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in ``path`` durable."""
+    with disk_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes. ``path`` is made if needed and never removed."""
+    with disk_errors(path):
+        make_directory(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
+    try:
+        with disk_errors(path):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Translate OS errors that mean "the disk", naming ``path``; let every other error pass."""
+    try:
+        yield
+    except DiskError:
+        raise
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskFull(
+                f"no room left on the disk that holds {path}",
+                hint="Free space or enlarge the disk; nothing already stored is lost.",
+            ) from error
+        raise DiskNotWritable(
+            f"{path}: {error.strerror or error}",
+            hint="Check that the disk is mounted read-write and that this user may write there.",
+        ) from error

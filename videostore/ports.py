@@ -1,0 +1,308 @@
+"""What the rooms need from outside, each with its obligations.
+
+Rooms import these, never each other; ``app`` puts them together. For every port the file named
+in its docstring is the full contract, and runs over all its adapters. Every failure is an error
+of ``domain.errors``; a port never lets a library's own exception out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from typing import Protocol
+
+from videostore.domain.access import Dossier
+from videostore.domain.camera import CameraId
+from videostore.domain.clock import Reading
+from videostore.domain.ledger import Event, Json, Record
+from videostore.domain.segment import Gap, KeyId, ObjectKey, Segment, Sha256Hex, Span
+
+
+class Clock(Protocol):
+    """Tells the time, and whether to believe it. tests/contracts/test_clock.py is the full contract."""
+
+    def now(self) -> datetime:
+        """Return the host's time, aware, UTC: for stamps, never for deciding a deadline."""
+
+    def read(self) -> Reading:
+        """Return the interval in which the true time lies. One reading serves one pass or one request."""
+
+
+# --- segment bytes ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One entry of a listing. ``stored_at`` is the store's own time of the last write."""
+
+    key: ObjectKey
+    size_bytes: int
+    stored_at: datetime
+
+
+class SegmentStore(Protocol):
+    """Keeps the bytes of segments. tests/contracts/test_segment_store.py is the full contract.
+
+    Bytes are sealed before they come here, and no answer of a store is ever trusted further than
+    its hash. Keys are ASCII, ``/``-separated. All methods may raise StoreUnavailable (a later
+    retry may succeed) or StoreRefused (it will not).
+    """
+
+    def put(self, key: ObjectKey, body: bytes, *, sha256: Sha256Hex) -> None:
+        """Store ``body`` durably before returning. Idempotent: the same bytes again are no error.
+
+        Raises IntegrityError if ``body`` does not hash to ``sha256`` or the stored bytes differ,
+        DiskFull if there is no room. A failed put leaves nothing under ``key``, or all of it.
+        """
+
+    def get(self, key: ObjectKey) -> bytes:
+        """Return the whole object. Raises ObjectMissing if it is not there."""
+
+    def size(self, key: ObjectKey) -> int | None:
+        """Return the size in bytes, or None if the store says with authority that ``key`` is absent.
+
+        A refusal, a time-out or a server error is not absence: it raises.
+        """
+
+    def delete(self, key: ObjectKey) -> None:
+        """Remove every version of ``key``. Idempotent; only ``size`` then says whether it is gone."""
+
+    def objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield all objects whose key starts with ``prefix``, in byte order of the key."""
+
+    def prefixes(self, prefix: str = "") -> list[str]:
+        """Return the distinct key parts up to the next ``/`` after ``prefix``, sorted, each ending in ``/``.
+
+        ``prefixes("segments/")`` gives the capture days that have objects, at a cost that grows
+        with the number of days and not of objects.
+        """
+
+    def time(self) -> datetime | None:
+        """Return the store's own clock if it has one that is independent of this host's, else None."""
+
+
+# --- segment facts ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the catalogue holds. ``oldest`` is the start of the oldest live span, None when empty."""
+
+    segments: int
+    size_bytes: int
+    condemned: int
+    oldest: datetime | None
+    newest: datetime | None
+
+
+class Catalogue(Protocol):
+    """Index of segment facts. tests/contracts/test_catalogue.py is the full contract.
+
+    Never bytes, never personal data, and nothing that the object keys do not say, except gaps.
+    A segment is live, then condemned, then absent, then forgotten; never back. All methods may
+    raise CatalogueUnavailable, and each is one transaction.
+    """
+
+    def add(self, segment: Segment) -> None:
+        """Record a segment that the store has confirmed, as live. Adding it again changes nothing,
+        whatever its state by now."""
+
+    def adopt(self, segments: Iterable[Segment]) -> int:
+        """Record segments found in the store but not here, as live. Returns how many were new."""
+
+    def add_gap(self, gap: Gap) -> None:
+        """Record a gap. Idempotent."""
+
+    def segments(self, cameras: Collection[CameraId], span: Span) -> list[Segment]:
+        """Return live segments that overlap ``span``, ordered by camera and start."""
+
+    def gaps(self, cameras: Collection[CameraId], span: Span) -> list[Gap]:
+        """Return gaps that overlap ``span``, ordered by camera and start."""
+
+    def last_end(self, camera_id: CameraId) -> datetime | None:
+        """Return the end of the newest segment of a camera, in any state."""
+
+    def known(self, keys: Collection[ObjectKey]) -> set[ObjectKey]:
+        """Return those of ``keys`` that have a row, in any state."""
+
+    def key_ids(self, *, until: datetime) -> list[KeyId]:
+        """Return the distinct key ids, oldest first, of live rows whose key starts before ``until``."""
+
+    def condemn(self, key_id: KeyId) -> int:
+        """Mark every live segment sealed to ``key_id`` as condemned. Returns how many."""
+
+    def condemned(self, key_id: KeyId) -> list[Segment]:
+        """Return condemned segments of ``key_id``, ordered by camera and start."""
+
+    def mark_absent(self, keys: Collection[ObjectKey]) -> None:
+        """Note that the store confirmed these condemned objects absent."""
+
+    def absent(self, key_id: KeyId) -> list[Segment]:
+        """Return segments of ``key_id`` confirmed absent and not yet forgotten."""
+
+    def unfinished(self) -> list[KeyId]:
+        """Return the key ids that still have condemned or absent rows, oldest first."""
+
+    def forget(self, keys: Collection[ObjectKey]) -> None:
+        """Erase rows that are absent. Rows in any other state stay."""
+
+    def forget_gaps(self, *, until: datetime) -> int:
+        """Erase gaps that ended before ``until``. Returns how many."""
+
+    def live(self, *, after: ObjectKey | None = None, limit: int = 1000) -> list[Segment]:
+        """Return live segments in order of object key, a page at a time, for checks against a listing."""
+
+    def totals(self) -> Totals:
+        """Return the sums."""
+
+
+# --- keys ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HourKey:
+    """Public facts of an hour key. ``recipient`` is the age recipient (``age1…``)."""
+
+    key_id: KeyId
+    recipient: str
+    deadline: datetime
+    destroyed_at: datetime | None = None
+
+
+class PublicKeys(Protocol):
+    """What a recorder gets of the keyring: public halves only. tests/contracts/test_keyring.py."""
+
+    def recipient(self, key_id: KeyId) -> str:
+        """Return the age recipient to seal to. Raises KeyUnavailable if none was published,
+        KeyDestroyed if the key is destroyed or past its deadline."""
+
+
+class Keyring(PublicKeys, Protocol):
+    """Holds hour keys from creation to destruction. tests/contracts/test_keyring.py is the full contract.
+
+    Private halves never leave it. It judges the deadline itself at every ``open``, by the latest
+    time its clock may mean, so a key whose destruction is late opens nothing.
+    """
+
+    def create_ahead(self) -> list[HourKey]:
+        """Make the keys from now to the horizon that do not exist yet; a destroyed key is never
+        made again. Returns the new ones."""
+
+    def open(self, key_id: KeyId, sealed: bytes) -> bytes:
+        """Return what was sealed to ``key_id``, in memory only. Raises KeyDestroyed from the moment
+        of the deadline, KeyUnavailable if there is no such key, SealBroken if the bytes were altered."""
+
+    def due(self) -> list[HourKey]:
+        """Return the keys not yet destroyed whose deletion is due at the earliest time it may be."""
+
+    def destroy(self, key_id: KeyId) -> HourKey:
+        """Erase the private half for good and durably, then return the key with ``destroyed_at``.
+        Idempotent. Raises ClockInDoubt if the key is not due."""
+
+    def keys(self) -> Iterator[HourKey]:
+        """Yield all keys, destroyed ones included, oldest first."""
+
+
+# --- proof -----------------------------------------------------------------------------------
+
+
+class Ledger(Protocol):
+    """Append-only record of every decision and deletion. tests/contracts/test_ledger.py is the full contract.
+
+    Shared by processes: appends are serialised. All methods may raise LedgerUnavailable.
+    """
+
+    def append(self, event: Event, *, actor: str, body: Mapping[str, Json]) -> Record:
+        """Chain, sign and write a record durably before returning. Never a partial record."""
+
+    def records(self, *, after: int = -1) -> Iterator[Record]:
+        """Yield the records whose sequence is greater than ``after``, in order. Raises LedgerBroken
+        at the first that does not follow the one before it."""
+
+
+# --- people ----------------------------------------------------------------------------------
+
+
+class StaffDirectory(Protocol):
+    """What is on file about people. tests/contracts/test_staff_directory.py is the full contract."""
+
+    def dossier(self, staff_id: str) -> Dossier | None:
+        """Return everything on file, signatures checked now; None if there is nobody of that name."""
+
+    def verify_password(self, staff_id: str, password: str) -> bool:
+        """Say whether this is the person's password, in the same time whether or not the person exists."""
+
+
+# --- cameras ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """How the packets of a stream are to be decoded.
+
+    ``extradata`` is the codec's own header (SPS and PPS for H.264), ``time_base`` the length of one
+    tick in seconds.
+    """
+
+    codec: str
+    width_px: int
+    height_px: int
+    time_base: Fraction
+    extradata: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One encoded frame. ``pts`` and ``dts`` count ticks of the stream's ``time_base``.
+
+    ``received_at`` is the host's time of arrival, ``claimed_at`` the camera's own wall clock for
+    this frame if it sent one (RTCP sender report).
+    """
+
+    data: bytes
+    pts: int
+    dts: int
+    keyframe: bool
+    received_at: datetime
+    claimed_at: datetime | None
+
+
+class CameraStream(Protocol):
+    """An open stream; a context manager. tests/contracts/test_camera_source.py is the full contract."""
+
+    @property
+    def info(self) -> StreamInfo: ...
+
+    def packets(self) -> Iterator[Packet]:
+        """Yield packets as they arrive. The end of a live stream is an error: it raises
+        CameraUnreachable when the camera hangs up or stalls."""
+
+    def close(self) -> None: ...
+
+
+class CameraSource(Protocol):
+    """Opens a camera's stream."""
+
+    def open(self, url: str, credentials: tuple[str, str] | None) -> CameraStream:
+        """Connect. Raises CameraUnreachable, CameraRefused, CameraNotRtsp or CameraStreamInvalid."""
+
+
+# --- everything that holds copies ------------------------------------------------------------
+
+
+class Holding(Protocol):
+    """A place that holds copies of footage besides the object store: spool, exports, presence records.
+
+    Retention empties each of them of what is due (invariant 1), whether or not the room that filled
+    it still runs.
+    """
+
+    name: str
+
+    def key_ids(self) -> Sequence[KeyId]:
+        """Return the key ids of what is held, oldest first."""
+
+    def remove(self, key_id: KeyId) -> int:
+        """Remove everything sealed to ``key_id`` and confirm it absent. Returns how many. Idempotent."""

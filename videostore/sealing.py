@@ -1,0 +1,39 @@
+"""Sealing: the age file format, to one X25519 recipient.
+
+The only place that imports pyrage. Anyone can check our files with the ``age`` program;
+format: age-encryption.org/v1.
+"""
+
+from __future__ import annotations
+
+from pyrage import DecryptError, RecipientError, decrypt, encrypt, x25519
+
+from videostore.domain.errors import KeyUnavailable, SealBroken
+
+
+def new_identity() -> tuple[str, str]:
+    """Return a fresh key pair as ``(identity, recipient)``: ``AGE-SECRET-KEY-1…`` and ``age1…``."""
+    identity = x25519.Identity.generate()
+    return str(identity), str(identity.to_public())
+
+
+def seal(data: bytes, *, recipient: str) -> bytes:
+    """Encrypt ``data`` to ``recipient``. Raises KeyUnavailable if that is no age recipient."""
+    try:
+        return encrypt(data, [x25519.Recipient.from_str(recipient)])  # type: ignore[no-any-return,unused-ignore]
+    except RecipientError as error:
+        raise KeyUnavailable(
+            f"{recipient!r} is not an age recipient",
+            hint="Publish the hour keys again: `videostore run retention`.",
+        ) from error
+
+
+def open_sealed(sealed: bytes, *, identity: str) -> bytes:
+    """Decrypt and authenticate ``sealed``. Raises SealBroken if it was altered or is for another key."""
+    try:
+        return decrypt(sealed, [x25519.Identity.from_str(identity)])  # type: ignore[no-any-return,unused-ignore]
+    except DecryptError as error:
+        raise SealBroken(
+            f"the seal does not open: {error}",
+            hint="The stored bytes were altered or belong to another hour; run `videostore check`.",
+        ) from error

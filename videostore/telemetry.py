@@ -1,0 +1,154 @@
+"""Every metric, with unit and help, in one table; and structured logging.
+
+docs/reference/metrics.md is compared with this table by a test. Labels are bounded: a camera is
+its UUID, a reason is one of a fixed list. Nothing personal: no staff identifier, no address.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, cast
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.metrics import MetricWrapperBase
+
+from videostore import __version__
+
+if TYPE_CHECKING:
+    from threading import Thread
+    from wsgiref.simple_server import WSGIServer
+
+REGISTRY = CollectorRegistry()
+"""Ours alone: no process or platform metric that we did not choose to publish."""
+
+
+def _counter(name: str, help_text: str, *labels: str) -> Counter:
+    return Counter(f"videostore_{name}", help_text, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, help_text: str, *labels: str) -> Gauge:
+    return Gauge(f"videostore_{name}", help_text, labels, registry=REGISTRY)
+
+
+def _histogram(name: str, help_text: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
+    return Histogram(f"videostore_{name}", help_text, labels, registry=REGISTRY, buckets=buckets)
+
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_LATENESS = (0.0, 1.0, 10.0, 60.0, 600.0, 3600.0, 86400.0)
+
+BUILD = _gauge("build_info", "Always 1; the label tells the running version.", "version")
+
+CAMERA_UP = _gauge("camera_up", "1 while packets of the camera arrive, else 0.", "camera_id")
+CAMERA_LAST_FRAME = _gauge(
+    "camera_last_frame_timestamp_seconds", "Unix time of the last frame received.", "camera_id"
+)
+CAMERA_CLOCK_OFFSET = _gauge(
+    "camera_clock_offset_seconds", "Receipt minus the camera's own clock, at the last segment.", "camera_id"
+)
+CAMERA_CONNECTS = _counter("camera_connects_total", "Connections made to the camera.", "camera_id")
+CAMERA_FRAMES = _counter("camera_frames_total", "Frames received.", "camera_id")
+CAMERA_BYTES = _counter("camera_received_bytes_total", "Bytes of encoded video received.", "camera_id")
+GAP_SECONDS = _counter("gap_seconds_total", "Seconds without footage, by reason.", "camera_id", "reason")
+SEGMENTS_SEALED = _counter("segments_sealed_total", "Segments sealed into the spool.", "camera_id")
+
+SPOOL_BYTES = _gauge("spool_bytes", "Sealed bytes in the spool.")
+SPOOL_SEGMENTS = _gauge("spool_segments", "Segments in the spool that wait for upload.")
+SPOOL_OLDEST = _gauge(
+    "spool_oldest_timestamp_seconds", "Unix time of the oldest segment in the spool, 0 when empty."
+)
+UPLOADED_SEGMENTS = _counter("uploaded_segments_total", "Segments confirmed by store and catalogue.")
+UPLOADED_BYTES = _counter("uploaded_bytes_total", "Sealed bytes confirmed by store and catalogue.")
+UPLOAD_SECONDS = _histogram(
+    "upload_seconds", "From the end of a segment to its confirmation.", buckets=_SECONDS
+)
+STORE_REQUESTS = _histogram(
+    "store_request_seconds", "Time that store requests took.", "operation", buckets=_SECONDS
+)
+STORE_ERRORS = _counter("store_errors_total", "Store requests that failed.", "operation", "kind")
+
+OLDEST_FOOTAGE = _gauge(
+    "oldest_footage_timestamp_seconds", "Unix time of the oldest live footage, 0 when there is none."
+)
+KEEP_SECONDS = _gauge("keep_seconds", "The policy's keep.", "kind")
+SWEEPS = _counter("sweeps_total", "Sweeps, by outcome.", "outcome")
+LAST_SWEEP = _gauge(
+    "last_successful_sweep_timestamp_seconds", "Unix time of the last sweep that finished all it had to do."
+)
+SEGMENTS_DELETED = _counter("segments_deleted_total", "Objects deleted and confirmed absent.")
+DELETION_LATENESS = _histogram(
+    "deletion_lateness_seconds",
+    "How long after its deadline an object was confirmed absent; 0 is in time.",
+    buckets=_LATENESS,
+)
+OVERDUE = _gauge("overdue_objects", "Objects past their deadline that are not confirmed absent.")
+CONDEMNED = _gauge("condemned_segments", "Segments condemned and not yet forgotten.")
+CERTIFICATES = _counter("certificates_total", "Certificates of deletion written to the ledger.")
+LOST_SEGMENTS = _counter(
+    "lost_segments_total", "Catalogue rows whose object was missing before its deadline."
+)
+KEYS_LIVE = _gauge("keys_live", "Hour keys that exist.", "kind")
+KEYS_DESTROYED = _counter("keys_destroyed_total", "Hour keys destroyed.", "kind")
+KEYS_AHEAD_SECONDS = _gauge("keys_ahead_seconds", "How far ahead hour keys are published.", "kind")
+CLOCK_IN_DOUBT = _gauge("clock_in_doubt", "1 while the clock is not believed and destruction is stopped.")
+
+GATE_DECISIONS = _counter("gate_decisions_total", "Decisions of the gate, by reason code.", "reason")
+GATE_LOGINS = _counter("gate_logins_total", "Attempts to log in, by outcome.", "outcome")
+GATE_VIEWINGS = _counter("gate_viewings_total", "Viewings begun.")
+GATE_EXPORTS = _counter("gate_exports_total", "Exports begun.")
+GATE_SEGMENTS_SERVED = _counter("gate_segments_served_total", "Segments served to approved staff.", "mode")
+GATE_REQUEST_SECONDS = _histogram(
+    "gate_request_seconds", "Time the gate took to answer.", "route", "status", buckets=_SECONDS
+)
+
+LEDGER_RECORDS = _gauge("ledger_records", "Records in the ledger, as this process last saw it.")
+PRESENCE_RECORDS = _counter("presence_records_total", "Entry/exit records taken, by outcome.", "outcome")
+
+BUILD.labels(version=__version__).set(1)
+
+
+def metrics() -> list[tuple[str, str, str, tuple[str, ...]]]:
+    """Return the table as ``(name, type, help, labels)``, sorted by name; counters end in ``_total``."""
+    table = []
+    for metric in (value for value in globals().values() if isinstance(value, MetricWrapperBase)):
+        family = next(iter(metric.describe()))
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        table.append((name, family.type, family.documentation, tuple(metric._labelnames)))  # noqa: SLF001
+    return sorted(table)
+
+
+def serve_metrics(host: str, port: int) -> tuple[WSGIServer, Thread]:
+    """Serve ``/metrics`` from a thread. Port 0 takes a free one: see ``server.server_port``."""
+    server, thread = start_http_server(port, addr=host, registry=REGISTRY)
+    return server, thread
+
+
+# --- logs ------------------------------------------------------------------------------------
+
+
+def configure_logging(*, level: str = "info", json: bool = False) -> None:
+    """Send log lines to stderr, as text for a person or as one JSON object a line."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def logger(room: str) -> structlog.typing.FilteringBoundLogger:
+    """Return the logger of a room. Event names are ``noun.verb``; values carry units in their names."""
+    return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger(room=room))

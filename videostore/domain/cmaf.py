@@ -1,0 +1,164 @@
+"""Box arithmetic of fragmented MP4 (CMAF): cut, count and move fragments without a codec.
+
+A segment at rest is ``ftyp moov`` (the init) followed by fragments ``moof mdat``, its first frame
+at time zero. Whoever serves it moves the fragments to the time line it needs by rewriting
+``tfdt`` and ``mfhd``; sample data is never touched. One video track; sizes up to 32 bits, as any
+segment of two minutes is. Source: ISO/IEC 14496-12, sections 8.8 (movie fragments) and 4.2 (boxes).
+
+Pure. Bytes that are not what a segment must be raise SealBroken: they came out of a seal.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from videostore.domain.errors import SealBroken
+
+_CONTAINERS = {b"moov", b"trak", b"mdia", b"moof", b"traf", b"mvex"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """One ``moof mdat``. ``start`` and ``duration`` count ticks of the track's timescale."""
+
+    data: bytes
+    start: int
+    duration: int
+    frames: int
+
+    def moved(self, *, start: int, number: int) -> Fragment:
+        """Return this fragment beginning at ``start`` ticks, as fragment ``number`` of its time line."""
+        data = bytearray(self.data)
+        for path, at, _ in _boxes(self.data, 0, len(self.data)):
+            if path[-1] == b"mfhd":
+                struct.pack_into(">I", data, at + 4, number)
+            elif path[-1] == b"tfdt":
+                if self.data[at] == 1:
+                    struct.pack_into(">Q", data, at + 4, start)
+                else:
+                    raise SealBroken("a fragment has a 32-bit tfdt, which cannot carry a long time line")
+        return Fragment(bytes(data), start, self.duration, self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Movie:
+    """A fragmented MP4 taken apart. ``timescale`` is ticks per second."""
+
+    init: bytes
+    fragments: Sequence[Fragment]
+    timescale: int
+
+    @property
+    def frames(self) -> int:
+        return sum(fragment.frames for fragment in self.fragments)
+
+    @property
+    def duration(self) -> int:
+        """Ticks from the start of the first fragment to the end of the last."""
+        if not self.fragments:
+            return 0
+        return self.fragments[-1].start + self.fragments[-1].duration - self.fragments[0].start
+
+
+def parse(data: bytes) -> Movie:
+    """Take a segment apart. Boxes that only index it (``sidx``, ``mfra``, ``styp``) are left out."""
+    init: list[bytes] = []
+    fragments: list[Fragment] = []
+    moof, default = b"", 0
+    for path, at, end in _boxes(data, 0, len(data), deep=False):
+        box = data[at - 8 : end]
+        match path[-1]:
+            case b"ftyp" | b"moov":
+                init.append(box)
+                default = _trex_duration(box) or default
+            case b"moof":
+                moof = box
+            case b"mdat" if moof:
+                fragments.append(_fragment(moof, box, default))
+                moof = b""
+            case _:
+                pass
+    head = b"".join(init)
+    return Movie(head, fragments, _timescale(head))
+
+
+def join(init: bytes, fragments: Sequence[Fragment]) -> bytes:
+    """Return one fragmented MP4: ``fragments`` back to back after ``init``, from time zero."""
+    out, at = [init], 0
+    for number, fragment in enumerate(fragments, start=1):
+        out.append(fragment.moved(start=at, number=number).data)
+        at += fragment.duration
+    return b"".join(out)
+
+
+def _fragment(moof: bytes, mdat: bytes, default: int) -> Fragment:
+    start, duration, frames = 0, 0, 0
+    for path, at, end in _boxes(moof, 0, len(moof)):
+        match path[-1]:
+            case b"tfdt":
+                start = struct.unpack_from(">Q" if moof[at] == 1 else ">I", moof, at + 4)[0]
+            case b"tfhd":
+                default = _default_duration(moof, at) or default
+            case b"trun":
+                count, ticks = _run(moof, at, end, default)
+                frames += count
+                duration += ticks
+            case _:
+                pass
+    return Fragment(moof + mdat, start, duration, frames)
+
+
+def _default_duration(data: bytes, at: int) -> int:
+    """``tfhd``: flags say which optional fields stand before default_sample_duration."""
+    flags = int.from_bytes(data[at + 1 : at + 4], "big")
+    offset = at + 8 + (8 if flags & 0x1 else 0) + (4 if flags & 0x2 else 0)
+    return _u32(data, offset) if flags & 0x8 else 0
+
+
+def _trex_duration(init: bytes) -> int:
+    """``trex``: the duration of samples whose fragment names none."""
+    return next((_u32(init, at + 12) for path, at, _ in _boxes(init, 0, len(init)) if path[-1] == b"trex"), 0)
+
+
+def _run(data: bytes, at: int, end: int, default: int) -> tuple[int, int]:
+    """``trun``: return the number of samples and the sum of their durations."""
+    flags = int.from_bytes(data[at + 1 : at + 4], "big")
+    count = _u32(data, at + 4)
+    offset = at + 8 + (4 if flags & 0x1 else 0) + (4 if flags & 0x4 else 0)
+    stride = 4 * sum(1 for bit in (0x100, 0x200, 0x400, 0x800) if flags & bit)
+    if offset + count * stride > end:
+        raise SealBroken("a trun box is shorter than its samples")
+    if not flags & 0x100:
+        return count, count * default
+    return count, sum(_u32(data, offset + index * stride) for index in range(count))
+
+
+def _timescale(init: bytes) -> int:
+    for path, at, _ in _boxes(init, 0, len(init)):
+        if path[-1] == b"mdhd":
+            return _u32(init, at + (20 if init[at] == 1 else 12))
+    raise SealBroken("there is no media header: this is no segment")
+
+
+def _u32(data: bytes, at: int) -> int:
+    try:
+        return int(struct.unpack_from(">I", data, at)[0])
+    except struct.error as error:
+        raise SealBroken("a box ends too early") from error
+
+
+def _boxes(
+    data: bytes, at: int, end: int, path: tuple[bytes, ...] = (), *, deep: bool = True
+) -> Iterator[tuple[tuple[bytes, ...], int, int]]:
+    """Yield ``(path, start of the payload, end)`` of each box, containers entered if ``deep``."""
+    while at < end:
+        size = _u32(data, at)
+        name = data[at + 4 : at + 8]
+        if size < 8 or at + size > end:
+            raise SealBroken(f"box {name!r} of {size} bytes does not fit where it stands")
+        yield (*path, name), at + 8, at + size
+        if deep and name in _CONTAINERS:
+            yield from _boxes(data, at + 8, at + size, (*path, name))
+        at += size

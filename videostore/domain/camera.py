@@ -32,6 +32,7 @@ class Camera:
     url: str
     credentials: str = ""
     enabled: bool = True
+    removed: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -1,0 +1,81 @@
+"""Reading YAML so that a person finds the mistake: file, line or key, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from videostore.config.settings import VERSION
+from videostore.domain.errors import ConfigInvalid, SiteTooNew
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader lets the later of two equal keys win silently; a policy must not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands here twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path, model: type[Model]) -> Model:
+    """Return the validated content of ``path``.
+
+    Raises ConfigInvalid (missing, not YAML, unknown key, wrong value) or SiteTooNew.
+    """
+    try:
+        content = yaml.load(path.read_bytes(), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise ConfigInvalid(
+            f"cannot read {path}: {error.strerror}",
+            hint="Restore the file or make a new site with `videostore init`.",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        what = " ".join(str(error).split())
+        raise ConfigInvalid(f"{path} is not YAML: {what}", hint="Correct the line that is named.") from error
+    if isinstance(content, dict) and isinstance(content.get("version"), int) and content["version"] > VERSION:
+        raise SiteTooNew(
+            f"{path} has version {content['version']}; this program knows version {VERSION}",
+            hint="Upgrade videostore, or use the site with the version that made it.",
+        )
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ConfigInvalid(f"{path}: {_first(error, model)}", hint=_hint(error, model)) from error
+
+
+def _first(error: ValidationError, model: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or model.__name__
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where!r}"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _hint(error: ValidationError, model: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    known = _keys(model.model_json_schema())
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        if close:
+            return f"Did you mean {close[0]!r}?"
+        return "Remove it; docs/reference/configuration.md lists every key."
+    return "docs/reference/configuration.md explains every key."
+
+
+def _keys(schema: dict[str, Any]) -> set[str]:
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return {key for part in parts for key in part.get("properties", {})}

@@ -1,0 +1,207 @@
+"""The shape of videostore.yaml and of the policy files. Strict: an unknown key is an error.
+
+docs/reference/*.schema.json are made from these models, and a test compares them.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from videostore.config.durations import Address, Duration, split_address
+from videostore.domain.access import Mode
+
+VERSION = 1
+"""Of the site directory. A newer one is refused (SiteTooNew) before anything else is read."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecorderSettings(_Strict):
+    """How cameras are recorded."""
+
+    segment: Duration = Field(
+        timedelta(seconds=10), description="Target length of a segment, 2s to 120s; it is cut at a keyframe."
+    )
+    spool: str = Field("spool", description="Directory of sealed segments that wait for upload.")
+    max_clock_offset: Duration = Field(
+        timedelta(seconds=10),
+        description="How far a camera's clock may lie behind the time of receipt and still be believed.",
+    )
+    stall: Duration = Field(
+        timedelta(seconds=10), description="Silence after which a camera counts as unreachable."
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> RecorderSettings:
+        if not timedelta(seconds=2) <= self.segment <= timedelta(seconds=120):
+            raise ValueError("segment must be from 2s to 120s")
+        return self
+
+
+class DirectoryStoreSettings(_Strict):
+    """The embedded store: a directory on this machine."""
+
+    kind: Literal["directory"] = "directory"
+    path: str = Field("store", description="Where sealed segments are kept.")
+
+
+class S3StoreSettings(_Strict):
+    """Any S3 store."""
+
+    kind: Literal["s3"]
+    endpoint: str = Field(description="URL of the S3 API, such as https://s3.example.org.")
+    bucket: str = Field(description="Bucket of this site; it must exist.")
+    region: str = Field("us-east-1", description="Region that requests are signed for.")
+    credentials: str = Field(
+        "", description="env:NAME or file:PATH holding ACCESS_KEY:SECRET_KEY; empty for the AWS chain."
+    )
+    ca_file: str = Field("", description="PEM file of the certificate authority, if it is a private one.")
+
+
+StoreSettings = Annotated[DirectoryStoreSettings | S3StoreSettings, Field(discriminator="kind")]
+
+
+class CatalogueSettings(_Strict):
+    """Where segment facts are kept."""
+
+    url: str = Field(
+        "sqlite:///catalogue.db",
+        description="sqlite:///PATH (relative to the site) or postgresql://HOST/DATABASE without a password.",
+    )
+    credentials: str = Field("", description="env:NAME or file:PATH holding USER:PASSWORD, for PostgreSQL.")
+
+
+class KeyringSettings(_Strict):
+    """Where hour keys live."""
+
+    path: str = Field("keyring", description="Directory of the hour keys.")
+    master_key: str = Field("keyring/master.key", description="File of the key that wraps them, mode 0600.")
+    ahead: Duration = Field(
+        timedelta(hours=48), description="How far ahead keys are made, so that recorders can work alone."
+    )
+
+
+class RetentionSettings(_Strict):
+    """How often retention looks, and when it stops believing the clock."""
+
+    sweep: Duration = Field(
+        timedelta(seconds=60), description="Longest time between two sweeps; one also runs when a key is due."
+    )
+    max_clock_jump: Duration = Field(
+        timedelta(minutes=5), description="A jump of the running host's clock beyond this is not believed."
+    )
+    max_off: Duration = Field(
+        timedelta(hours=24),
+        description="A site that was off longer than this waits for `videostore retention confirm-clock`.",
+    )
+
+
+class GateSettings(_Strict):
+    """The door to footage."""
+
+    listen: Address = Field("127.0.0.1:8470", description="HOST:PORT; port 0 takes a free one.")
+    tls_certificate: str = Field(
+        "", description="PEM file. Needed when the gate listens beyond this machine."
+    )
+    tls_key: str = Field("", description="PEM file of its private key, mode 0600.")
+    idle: Duration = Field(timedelta(minutes=15), description="A login ends after this long without use.")
+    session: Duration = Field(timedelta(hours=8), description="A login ends after this long in any case.")
+
+    @model_validator(mode="after")
+    def _no_plain_http_beyond_this_machine(self) -> GateSettings:
+        host, _ = split_address(self.listen)
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key belong together")
+        if host not in {"localhost", "::1"} and not host.startswith("127.") and not self.tls_certificate:
+            raise ValueError(f"listening on {host} needs tls_certificate and tls_key")
+        return self
+
+
+class MetricsSettings(_Strict):
+    """Prometheus endpoints, one for each role; port 0 takes a free one."""
+
+    recorder: Address = "127.0.0.1:9470"
+    retention: Address = "127.0.0.1:9471"
+    gate: Address = "127.0.0.1:9472"
+
+
+class LoggingSettings(_Strict):
+    """Logs go to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    form: Literal["text", "json"] = "text"
+
+
+class SiteSettings(_Strict):
+    """videostore.yaml"""
+
+    version: Literal[1] = Field(description="Version of the site directory.")
+    site: str = Field(
+        description="Name of the premises; written into certificates.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}$",
+    )
+    recorder: RecorderSettings = RecorderSettings()
+    store: StoreSettings = DirectoryStoreSettings()
+    catalogue: CatalogueSettings = CatalogueSettings()
+    keyring: KeyringSettings = KeyringSettings()
+    retention: RetentionSettings = RetentionSettings()
+    gate: GateSettings = GateSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    logging: LoggingSettings = LoggingSettings()
+
+
+class KeepSettings(_Strict):
+    """How long one kind of data is kept."""
+
+    keep: Duration = Field(
+        description="Age at which nothing may be readable any more; 30d (video) or 24h at most."
+    )
+    lead: Duration = Field(timedelta(minutes=15), description="How long before the deadline deletion begins.")
+    key_period: Duration = Field(timedelta(hours=1), description="Span that one hour key covers.")
+
+
+class RetentionFile(_Strict):
+    """policies/retention.yaml"""
+
+    version: Literal[1]
+    video: KeepSettings
+    entry_exit: KeepSettings
+
+
+class AccessFile(_Strict):
+    """policies/access.yaml"""
+
+    version: Literal[1]
+    notice: str = Field("notice/notice.md", description="The text that staff acknowledge, beside this file.")
+    approvers: dict[str, str] = Field(
+        default_factory=dict,
+        description="Delegates of the Under-Secretary-General: identifier -> public key (ed25519:…).",
+    )
+    max_span: Duration = Field(timedelta(hours=24), description="Longest span that one request may ask for.")
+    grant_lifetime: Duration = Field(timedelta(hours=4), description="How long a grant may be used.")
+    second_person: list[Mode] = Field([Mode.EXPORT], description="Modes that a second person must approve.")
+
+
+State = Literal["enabled", "disabled", "removed"]
+
+
+class CameraEntry(_Strict):
+    """One entry of cameras.yaml."""
+
+    id: str
+    name: str
+    url: str
+    credentials: str = ""
+    state: State = "enabled"
+
+
+class CamerasFile(_Strict):
+    """cameras.yaml, written by `videostore camera …`"""
+
+    version: Literal[1]
+    cameras: list[CameraEntry] = []

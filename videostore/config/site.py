@@ -1,0 +1,193 @@
+"""A site: one directory with everything that belongs to one premises.
+
+::
+
+    videostore.yaml            settings
+    cameras.yaml               cameras, by UUID
+    policies/                  retention.yaml, access.yaml, notice/: reviewed by the responsible person
+    secrets/                   credentials of cameras and stores (0700)
+    keyring/  presence-keys/   hour keys of video and of entry/exit records
+    spool/ store/              sealed bytes
+    catalogue.db               facts of segments
+    ledger/ staff/             proof and people
+    run/                       what the running roles say of themselves
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from videostore.config.cameras import CameraList, write_cameras
+from videostore.config.files import read_yaml
+from videostore.config.settings import AccessFile, KeepSettings, RetentionFile, SiteSettings
+from videostore.domain.access import AccessPolicy
+from videostore.domain.errors import ConfigInvalid, SiteExists, SiteMissing
+from videostore.domain.retention import Kind, RetentionPolicy
+from videostore.domain.segment import Sha256Hex
+from videostore.durable import disk_errors, remove_file, write_file
+
+SETTINGS = "videostore.yaml"
+ENVIRONMENT = "VIDEOSTORE_SITE"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A site's directory and settings; policies are read anew each time, for they may be tightened."""
+
+    root: Path
+    settings: SiteSettings
+
+    @classmethod
+    def load(cls, root: Path) -> Site:
+        """Read and validate everything of the site that is configuration.
+
+        Raises SiteMissing, SiteTooNew, ConfigInvalid or KeepTooLong.
+        """
+        if not (root / SETTINGS).is_file():
+            raise SiteMissing(
+                f"{root} is not a videostore site: it has no {SETTINGS}",
+                hint=f"Make one with `videostore init DIR`, or name one with --site or {ENVIRONMENT}.",
+            )
+        site = cls(root.absolute(), read_yaml(root / SETTINGS, SiteSettings))
+        site.retention()
+        site.access()
+        site.cameras.all()
+        return site
+
+    def path(self, relative: str) -> Path:
+        """Return a path that a setting names, relative to the site unless absolute."""
+        return self.root / relative
+
+    def retention(self) -> Mapping[Kind, RetentionPolicy]:
+        """Read policies/retention.yaml."""
+        path = self.root / "policies" / "retention.yaml"
+        content = read_yaml(path, RetentionFile)
+        return {
+            Kind.VIDEO: _policy(Kind.VIDEO, content.video),
+            Kind.ENTRY_EXIT: _policy(Kind.ENTRY_EXIT, content.entry_exit),
+        }
+
+    def access(self) -> AccessPolicy:
+        """Read policies/access.yaml and the notice it names."""
+        content = self._access_file()
+        return AccessPolicy(
+            notice_sha256=Sha256Hex(sha256(self.notice().encode()).hexdigest()),
+            max_span=content.max_span,
+            grant_lifetime=content.grant_lifetime,
+            second_person=frozenset(content.second_person),
+        )
+
+    def approvers(self) -> Mapping[str, str]:
+        """Return the approvers' public keys by identifier."""
+        return self._access_file().approvers
+
+    def notice(self) -> str:
+        """Return the text that staff acknowledge."""
+        path = self.root / "policies" / self._access_file().notice
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigInvalid(
+                f"cannot read the notice {path}: {error}", hint="Restore the file."
+            ) from error
+
+    @property
+    def cameras(self) -> CameraList:
+        return CameraList(self.root / "cameras.yaml")
+
+    def _access_file(self) -> AccessFile:
+        return read_yaml(self.root / "policies" / "access.yaml", AccessFile)
+
+    # --- what running roles say of themselves ---
+
+    def announce(self, role: str, facts: Mapping[str, Any]) -> None:
+        """Note that ``role`` runs in this process, and where it listens."""
+        write_file(
+            self.root / "run" / f"{role}.json", json.dumps({"pid": os.getpid(), **facts}, indent=1).encode()
+        )
+
+    def withdraw(self, role: str) -> None:
+        remove_file(self.root / "run" / f"{role}.json")
+
+    def running(self) -> dict[str, dict[str, Any]]:
+        """Return what each role announced whose process still lives."""
+        roles: dict[str, dict[str, Any]] = {}
+        for path in sorted((self.root / "run").glob("*.json")):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                facts = json.loads(path.read_bytes())
+                os.kill(facts["pid"], 0)
+                roles[path.stem] = facts
+        return roles
+
+
+def create_site(root: Path, *, name: str, overrides: Mapping[str, str] | None = None) -> None:
+    """Write the configuration of a new site into the directory ``root``, which must exist.
+
+    ``overrides`` replaces whole files by text (the demonstration shortens the retention policy).
+    """
+    for source, text in {**_templates(name), **(overrides or {})}.items():
+        write_file(root / source, text.encode())
+    write_cameras(root / "cameras.yaml", [])
+    (root / "secrets").mkdir(mode=0o700)
+
+
+class NewDirectory:
+    """Builds a directory beside its place and moves it there whole, so nothing half-made stays."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target.absolute()
+
+    def __enter__(self) -> Path:
+        with disk_errors(self._target):
+            if self._target.exists() and (not self._target.is_dir() or any(self._target.iterdir())):
+                raise SiteExists(
+                    f"{self._target} exists and is not an empty directory",
+                    hint="Name a new directory. An existing site is never overwritten.",
+                )
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            self._building = Path(tempfile.mkdtemp(prefix=".videostore-", dir=self._target.parent))
+        return self._building
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            shutil.rmtree(self._building, ignore_errors=True)
+            return
+        with disk_errors(self._target):
+            self._building.chmod(0o750)
+            self._building.replace(self._target)
+
+
+def find_root(option: Path | None) -> Path:
+    """Return the site directory: the option, else VIDEOSTORE_SITE, else the current directory."""
+    return option or Path(os.environ.get(ENVIRONMENT) or ".")
+
+
+def _policy(kind: Kind, keep: KeepSettings) -> RetentionPolicy:
+    return RetentionPolicy(kind, keep.keep, keep.lead, keep.key_period)
+
+
+def _templates(name: str) -> dict[str, str]:
+    settings = (files("videostore") / "config" / SETTINGS).read_text(encoding="utf-8")
+    texts = {SETTINGS: settings.replace("site: example", f"site: {name}")}
+    for path in ("retention.yaml", "access.yaml", "notice/notice.md"):
+        texts[f"policies/{path}"] = _packaged(path)
+    return texts
+
+
+def _packaged(path: str) -> str:
+    """Return a file of the top-level ``policies`` directory, which a wheel carries inside the package."""
+    for base in (files("videostore") / "policies", files("videostore") / ".." / "policies"):
+        with as_file(base) as directory:
+            if (directory / path).is_file():
+                return (directory / path).read_text(encoding="utf-8")
+    raise ConfigInvalid(f"the installation lacks policies/{path}", hint="Install videostore again.")

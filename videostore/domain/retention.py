@@ -122,13 +122,14 @@ class Certificate:
 
     ``span`` reaches from the first to the last frame, ``segments_sha256`` is the hash of the
     sorted list of segment hashes. ``absence`` names how the store confirmed it. ``recipient`` is
-    the public half of the destroyed key. It becomes proof by standing in the ledger.
+    the public half of the destroyed key; both are None for a key that this keyring never had (an
+    object found in the store, say). It becomes proof by standing in the ledger.
     """
 
     camera_id: CameraId
     key_id: KeyId
-    recipient: str
-    key_destroyed_at: datetime
+    recipient: str | None
+    key_destroyed_at: datetime | None
     span: Span
     segments: int
     size_bytes: int

@@ -1,0 +1,1 @@
+"""Deletes everything before its deadline, and proves it."""

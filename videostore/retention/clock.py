@@ -1,0 +1,121 @@
+"""The guarded clock: the host's time, believed only while it moves as time does.
+
+Two yardsticks (rules in ``domain.clock``):
+
+- within a running process, CLOCK_BOOTTIME, which no one can set and which goes on while the
+  machine sleeps: the host's clock must advance with it;
+- across restarts, the mark: the highest trusted time, kept on disk, together with the store's own
+  clock where the store has one.
+
+While in doubt, the yardstick goes on at the true pace, so what is due by it is still destroyed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Lock
+
+from videostore.domain.clock import Reading, read
+from videostore.domain.errors import ConfigInvalid, StoreError
+from videostore.durable import write_file
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is kept on disk. ``confirmations`` counts the times an operator vouched for the host's clock."""
+
+    trusted: datetime
+    confirmations: int = 0
+
+
+class GuardedClock:
+    """Port Clock. ``witness`` returns the store's own time, or None.
+
+    Reading never writes; only retention moves the mark, by ``advance``.
+    """
+
+    def __init__(
+        self,
+        mark: Path,
+        *,
+        max_jump: timedelta,
+        max_off: timedelta,
+        witness: Callable[[], datetime | None] = lambda: None,
+        host: Callable[[], datetime] = lambda: datetime.now(UTC),
+        elapsed: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+    ) -> None:
+        self._mark = mark
+        self._max_jump = max_jump
+        self._max_off = max_off
+        self._witness = witness
+        self._host = host
+        self._elapsed = elapsed
+        self._lock = Lock()
+        self._anchor: tuple[datetime, float] | None = None
+        self._confirmations = -1
+
+    def now(self) -> datetime:
+        return self._host()
+
+    def read(self) -> Reading:
+        with self._lock:
+            mark = self._load()
+            host, elapsed = self._host(), self._elapsed()
+            if mark is not None and mark.confirmations != self._confirmations:
+                self._confirmations, self._anchor = mark.confirmations, None
+            if self._anchor is None:
+                reading = read(
+                    host,
+                    mark=mark.trusted if mark else None,
+                    witnesses=self._witnesses(),
+                    max_step=self._max_off,
+                )
+                base = mark.trusted if reading.doubt and mark else host
+            else:
+                base, since = self._anchor
+                base += timedelta(seconds=elapsed - since)
+                reading = read(host, mark=base, max_step=self._max_jump)
+            self._anchor = (base if reading.doubt else host, elapsed)
+            return reading
+
+    def advance(self) -> Reading:
+        """Read, and move the mark up if the reading is trusted."""
+        reading = self.read()
+        mark = self._load()
+        if reading.doubt is None and (mark is None or reading.earliest > mark.trusted):
+            self._store(Mark(reading.earliest, mark.confirmations if mark else 0))
+        return reading
+
+    def confirm(self) -> Reading:
+        """An operator vouches for the host's clock as it stands now: it is trusted from here on."""
+        mark = self._load()
+        self._store(Mark(self._host(), mark.confirmations + 1 if mark else 1))
+        return self.read()
+
+    def _witnesses(self) -> list[datetime]:
+        try:
+            witness = self._witness()
+        except StoreError:
+            return []
+        return [witness] if witness else []
+
+    def _load(self) -> Mark | None:
+        try:
+            content = json.loads(self._mark.read_bytes())
+            return Mark(datetime.fromisoformat(content["trusted"]), content["confirmations"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigInvalid(
+                f"the clock's mark {self._mark} cannot be read: {error}",
+                hint="Check the host's clock, then run `videostore retention confirm-clock`.",
+            ) from error
+
+    def _store(self, mark: Mark) -> None:
+        content = {"trusted": mark.trusted.isoformat(), "confirmations": mark.confirmations}
+        write_file(self._mark, json.dumps(content).encode())

@@ -1,0 +1,275 @@
+"""The invariants of docs/design/invariants.md, asked of a live site.
+
+Nothing here uses the code that enforces them: what is overdue is derived again from the listing of
+the store and from the key headers, against the ceiling of paragraph 27 and against the site's
+policy. Every question gives one finding; one that cannot be asked says so and does not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from videostore.domain.errors import VideostoreError
+from videostore.domain.ledger import Event, Json, Record
+from videostore.domain.presence import PRESENCE, presence_key_id
+from videostore.domain.retention import CEILING, Kind, RetentionPolicy
+from videostore.domain.segment import SEGMENTS, KeyId, ObjectKey, Segment
+from videostore.ports import Catalogue, Clock, Holding, Keyring, Ledger, SegmentStore
+
+_SHOWN = 5
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One answer. ``invariant`` is its number, ``evidence`` names at most a few of what offends."""
+
+    invariant: int
+    question: str
+    holds: bool
+    answer: str
+    evidence: Sequence[str] = ()
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "invariant": self.invariant,
+            "question": self.question,
+            "holds": self.holds,
+            "answer": self.answer,
+            "evidence": list(self.evidence),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is checked. ``verify_ledger`` returns the problems found and the number of records."""
+
+    policies: Mapping[Kind, RetentionPolicy]
+    keyrings: Mapping[Kind, Keyring]
+    holdings: Mapping[Kind, Sequence[Holding]]
+    clock: Clock
+    store: SegmentStore
+    catalogue: Catalogue
+    ledger: Ledger
+    verify_ledger: Callable[[], tuple[Sequence[str], int]]
+    private_files: Sequence[Path] = ()
+
+
+@dataclass(slots=True)
+class _Listing:
+    """What one listing of the whole store says."""
+
+    overdue: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    objects: int = 0
+    oldest: datetime | None = None
+
+
+def check(subject: Subject) -> list[Finding]:
+    """Ask every question and return the answers, in the order of the invariants."""
+    now = subject.clock.read().latest
+    questions: list[tuple[int, str, Callable[[], Finding]]] = []
+
+    def ask(invariant: int, question: str, answer: Callable[[int, str], Finding]) -> None:
+        questions.append((invariant, question, lambda: answer(invariant, question)))
+
+    ask(1, "Is every object younger than its deadline?", lambda n, q: _store(subject, now, n, q))
+    ask(1, "Is every hour key destroyed that is past its deadline?", lambda n, q: _keys(subject, now, n, q))
+    ask(
+        1,
+        "Do spool and other copies hold nothing past its deadline?",
+        lambda n, q: _holdings(subject, now, n, q),
+    )
+    ask(
+        2,
+        "Does no promise exceed 30 days, or 24 hours for entry/exit?",
+        lambda n, q: _promises(subject, n, q),
+    )
+    ask(4, "Is every catalogued segment in the store?", lambda n, q: _losses(subject, n, q))
+    ask(5, "Does every destroyed key have its record in the ledger?", lambda n, q: _destroyed(subject, n, q))
+    ask(6, "Is the clock believed?", lambda n, q: _clock(subject, n, q))
+    ask(7, "Does every footage served follow from a grant?", lambda n, q: _served(subject, n, q))
+    ask(8, "Does the ledger verify?", lambda n, q: _ledger(subject, n, q))
+    ask(9, "Are private keys readable by their owner only?", lambda n, q: _private(subject, n, q))
+    return [_answered(number, question, answer) for number, question, answer in questions]
+
+
+def _answered(invariant: int, question: str, answer: Callable[[], Finding]) -> Finding:
+    try:
+        return answer()
+    except VideostoreError as error:
+        return Finding(invariant, question, False, f"could not be asked: {error}", [error.hint])
+
+
+def _finding(invariant: int, question: str, offending: Sequence[str], good: str, bad: str) -> Finding:
+    if not offending:
+        return Finding(invariant, question, True, good)
+    return Finding(invariant, question, False, f"{len(offending)} {bad}", list(offending[:_SHOWN]))
+
+
+def _store(subject: Subject, now: datetime, number: int, question: str) -> Finding:
+    listing = _list(subject, now)
+    age = _show_age(now - listing.oldest) if listing.oldest else "none"
+    good = f"{listing.objects} objects, oldest frame {age}; {len(listing.unknown)} not yet in the catalogue"
+    return _finding(
+        number, question, [*listing.overdue, *listing.strangers], good, "objects past their deadline"
+    )
+
+
+def _list(subject: Subject, now: datetime) -> _Listing:
+    listing = _Listing()
+    page: list[ObjectKey] = []
+    for found in subject.store.objects():
+        listing.objects += 1
+        try:
+            kind, key_id = _read_key(found.key, found.size_bytes)
+        except ValueError:
+            if now - found.stored_at >= subject.policies[Kind.VIDEO].keep:
+                listing.strangers.append(found.key)
+            continue
+        if now >= subject.policies[kind].deadline(key_id):
+            listing.overdue.append(found.key)
+        if kind is Kind.VIDEO:
+            start = Segment.from_object_key(found.key, size_bytes=0).span.start
+            listing.oldest = min(listing.oldest or start, start)
+            page.append(found.key)
+        if len(page) == _PAGE:
+            listing.unknown += set(page) - subject.catalogue.known(page)
+            page = []
+    listing.unknown += set(page) - subject.catalogue.known(page)
+    return listing
+
+
+def _read_key(key: str, size_bytes: int) -> tuple[Kind, KeyId]:
+    if key.startswith(SEGMENTS):
+        return Kind.VIDEO, Segment.from_object_key(key, size_bytes=size_bytes).key_id
+    if key.startswith(PRESENCE):
+        return Kind.ENTRY_EXIT, presence_key_id(key)
+    raise ValueError(key)
+
+
+def _keys(subject: Subject, now: datetime, number: int, question: str) -> Finding:
+    late, live = [], 0
+    for kind, keyring in subject.keyrings.items():
+        for key in keyring.keys():
+            if key.destroyed_at is not None:
+                continue
+            live += 1
+            if now >= min(key.deadline, subject.policies[kind].deadline(key.key_id)):
+                late.append(f"{kind} {key.key_id}")
+    return _finding(
+        number, question, late, f"{live} keys live, none past its deadline", "keys past their deadline"
+    )
+
+
+def _holdings(subject: Subject, now: datetime, number: int, question: str) -> Finding:
+    late = [
+        f"{holding.name} {key_id}"
+        for kind, holdings in subject.holdings.items()
+        for holding in holdings
+        for key_id in holding.key_ids()
+        if now >= subject.policies[kind].deadline(key_id)
+    ]
+    return _finding(
+        number, question, late, "nothing held past its deadline", "hours held past their deadline"
+    )
+
+
+def _promises(subject: Subject, number: int, question: str) -> Finding:
+    broken = [
+        f"{kind} {key.key_id}: {key.deadline.isoformat()}"
+        for kind, keyring in subject.keyrings.items()
+        for key in keyring.keys()
+        if key.deadline > key.key_id.start + CEILING[kind]
+    ]
+    keeps = ", ".join(f"{kind} {_show_age(policy.keep)}" for kind, policy in subject.policies.items())
+    return _finding(number, question, broken, f"policy keeps {keeps}", "keys promised for longer")
+
+
+def _losses(subject: Subject, number: int, question: str) -> Finding:
+    """A row whose object is gone before its deadline is a loss; a row swept meanwhile is not."""
+    lost: list[str] = []
+    after: ObjectKey | None = None
+    rows = 0
+    while page := subject.catalogue.live(after=after, limit=_PAGE):
+        after = page[-1].object_key
+        rows += len(page)
+        missing = [segment.object_key for segment in page if subject.store.size(segment.object_key) is None]
+        if missing:
+            still_live = {
+                segment.object_key for segment in subject.catalogue.live(after=None, limit=rows + _PAGE)
+            }
+            lost += [key for key in missing if key in still_live]
+    return _finding(
+        number, question, lost, f"{rows} segments, all there", "segments are missing from the store"
+    )
+
+
+def _destroyed(subject: Subject, number: int, question: str) -> Finding:
+    recorded = {
+        (record.body.get("kind"), record.body.get("key_id"))
+        for record in subject.ledger.records()
+        if record.event is Event.KEY_DESTROYED
+    }
+    destroyed = [
+        (kind.value, str(key.key_id))
+        for kind, keyring in subject.keyrings.items()
+        for key in keyring.keys()
+        if key.destroyed_at is not None
+    ]
+    missing = [f"{kind} {key_id}" for kind, key_id in destroyed if (kind, key_id) not in recorded]
+    return _finding(
+        number, question, missing, f"{len(destroyed)} keys destroyed, all recorded", "without a record"
+    )
+
+
+def _clock(subject: Subject, number: int, question: str) -> Finding:
+    reading = subject.clock.read()
+    doubts = [reading.doubt.value] if reading.doubt else []
+    return _finding(number, question, doubts, reading.latest.isoformat(timespec="seconds"), "doubt")
+
+
+def _served(subject: Subject, number: int, question: str) -> Finding:
+    granted: set[Json] = set()
+    orphans: list[str] = []
+    served = 0
+    for record in subject.ledger.records():
+        if record.event is Event.GRANTED:
+            granted.add(_grant_of(record))
+        elif record.event in {Event.VIEWING, Event.EXPORT, Event.SERVED}:
+            served += 1
+            if _grant_of(record) not in granted:
+                orphans.append(f"record {record.sequence}")
+    return _finding(
+        number, question, orphans, f"{served} records of serving, each under a grant", "without a grant"
+    )
+
+
+def _grant_of(record: Record) -> Json:
+    return record.body.get("grant_id")
+
+
+def _ledger(subject: Subject, number: int, question: str) -> Finding:
+    problems, records = subject.verify_ledger()
+    return _finding(number, question, problems, f"{records} records, chained and signed", "problems")
+
+
+def _private(subject: Subject, number: int, question: str) -> Finding:
+    open_files = [str(path) for path in _existing(subject.private_files) if path.stat().st_mode & 0o077]
+    return _finding(number, question, open_files, "mode 0600", "files that others can read")
+
+
+def _existing(paths: Sequence[Path]) -> Iterator[Path]:
+    return (path for path in paths if path.exists())
+
+
+def _show_age(age: timedelta) -> str:
+    if age < timedelta(minutes=2):
+        return f"{age.total_seconds():.0f} s"
+    if age < timedelta(days=2):
+        return f"{age / timedelta(hours=1):.1f} h"
+    return f"{age / timedelta(days=1):.1f} days"

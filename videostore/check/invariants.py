@@ -196,14 +196,12 @@ def _losses(subject: Subject, number: int, question: str) -> Finding:
     after: ObjectKey | None = None
     rows = 0
     while page := subject.catalogue.live(after=after, limit=_PAGE):
-        after = page[-1].object_key
         rows += len(page)
-        missing = [segment.object_key for segment in page if subject.store.size(segment.object_key) is None]
+        missing = {segment.object_key for segment in page if subject.store.size(segment.object_key) is None}
         if missing:
-            still_live = {
-                segment.object_key for segment in subject.catalogue.live(after=None, limit=rows + _PAGE)
-            }
-            lost += [key for key in missing if key in still_live]
+            again = subject.catalogue.live(after=after, limit=_PAGE)
+            lost += sorted(missing & {segment.object_key for segment in again})
+        after = page[-1].object_key
     return _finding(
         number, question, lost, f"{rows} segments, all there", "segments are missing from the store"
     )

@@ -1,0 +1,144 @@
+"""``videostore camera``: which cameras a site records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import uuid4
+
+import typer
+
+from videostore import app as composition
+from videostore.cli.output import AsJson, SiteDir, console, load_site, print_facts, print_rows
+from videostore.config.site import Site
+from videostore.domain.camera import Camera
+from videostore.domain.errors import CredentialsInvalid
+from videostore.domain.ledger import Event
+
+app = typer.Typer(help="Add, list, check, disable and remove cameras.", no_args_is_help=True)
+
+CredentialsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--credentials-file", help="File (mode 0600) that holds user:password; relative to the site."
+    ),
+]
+CredentialsEnv = Annotated[
+    str | None, typer.Option("--credentials-env", help="Environment variable that holds user:password.")
+]
+
+
+@app.command()
+def add(
+    name: str,
+    url: Annotated[str, typer.Argument(help="rtsp://HOST[:PORT]/PATH, without user or password.")],
+    *,
+    credentials_file: CredentialsFile = None,
+    credentials_env: CredentialsEnv = None,
+    check: Annotated[bool, typer.Option(help="Connect first, and add only a camera that answers.")] = True,
+    site: SiteDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a camera under a new UUID; a running recorder starts it within seconds."""
+    place = load_site(site)
+    credentials = _reference(credentials_file, credentials_env)
+    if check:
+        composition.check_camera(place, Camera(uuid4(), name, url, credentials))
+    camera = place.cameras.add(name, url, credentials=credentials)
+    composition.record(place, Event.CAMERA_ADDED, camera_id=str(camera.id))
+    if as_json:
+        print_facts(_facts(camera), as_json=True)
+    else:
+        console.print(f"added {camera.name} ({camera.id})", markup=False)
+
+
+@app.command("list")
+def list_(
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Show removed cameras too.")] = False,
+    site: SiteDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the cameras of the site."""
+    cameras = load_site(site).cameras
+    rows = [_facts(camera) for camera in (cameras.all() if everything else cameras.present())]
+    print_rows(rows, as_json=as_json, empty="No cameras yet: `videostore camera add NAME rtsp://…`")
+
+
+@app.command()
+def check(
+    camera: Annotated[str, typer.Argument(help="Name, UUID, or an rtsp:// URL not yet added.")],
+    *,
+    credentials_file: CredentialsFile = None,
+    credentials_env: CredentialsEnv = None,
+    site: SiteDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Connect to a camera, look at its stream and its clock, store nothing."""
+    place = load_site(site)
+    reference = _reference(credentials_file, credentials_env)
+    if "://" in camera:
+        subject = Camera(uuid4(), "unnamed", camera, reference)
+    else:
+        subject = place.cameras.find(camera)
+        subject = replace(subject, credentials=reference or subject.credentials)
+    print_facts(composition.check_camera(place, subject), as_json=as_json)
+
+
+@app.command()
+def disable(camera: str, *, site: SiteDir = None) -> None:
+    """Stop recording a camera. Its footage keeps its deadline."""
+    _change(load_site(site), camera, enabled=False)
+
+
+@app.command()
+def enable(camera: str, *, site: SiteDir = None) -> None:
+    """Record a disabled camera again."""
+    _change(load_site(site), camera, enabled=True)
+
+
+@app.command()
+def rename(camera: str, name: str, *, site: SiteDir = None) -> None:
+    """Give a camera another name. Its UUID and its footage stay."""
+    place = load_site(site)
+    renamed = replace(place.cameras.find(camera), name=name)
+    place.cameras.update(renamed)
+    composition.record(place, Event.CAMERA_CHANGED, camera_id=str(renamed.id), change="renamed")
+    console.print(f"{camera} is now called {renamed.name}", markup=False)
+
+
+@app.command()
+def remove(camera: str, *, site: SiteDir = None) -> None:
+    """Take a camera out of use for good. Its footage keeps its deadline."""
+    place = load_site(site)
+    removed = place.cameras.remove(camera)
+    composition.record(place, Event.CAMERA_REMOVED, camera_id=str(removed.id))
+    console.print(f"removed {removed.name}; what it recorded is deleted at its deadline", markup=False)
+
+
+def _change(place: Site, camera: str, *, enabled: bool) -> None:
+    changed = place.cameras.disable(camera, enabled=enabled)
+    composition.record(
+        place, Event.CAMERA_CHANGED, camera_id=str(changed.id), change="enabled" if enabled else "disabled"
+    )
+    console.print(f"{changed.name} is {'recorded' if enabled else 'not recorded any more'}", markup=False)
+
+
+def _reference(file: Path | None, variable: str | None) -> str:
+    if file and variable:
+        raise CredentialsInvalid(
+            "--credentials-file and --credentials-env exclude each other", hint="Give one of them."
+        )
+    return f"file:{file}" if file else f"env:{variable}" if variable else ""
+
+
+def _facts(camera: Camera) -> dict[str, Any]:
+    state = "removed" if camera.removed else "enabled" if camera.enabled else "disabled"
+    return {
+        "name": camera.name,
+        "id": str(camera.id),
+        "url": camera.url,
+        "credentials": camera.credentials,
+        "state": state,
+    }

@@ -1,0 +1,100 @@
+"""``videostore retention``: what is due, what is gone, and the proof."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from videostore import app as composition
+from videostore.cli.output import AsJson, SiteDir, console, load_site, print_facts, print_rows, show_size, show_time
+from videostore.cli.times import parse_time
+from videostore.domain.errors import PromiseBroken
+from videostore.domain.ledger import Event
+
+app = typer.Typer(help="See and run what deletes footage.", no_args_is_help=True)
+
+
+@app.command()
+def plan(
+    *,
+    at: Annotated[str, typer.Option("--at", help="Moment to plan for, such as now or 2026-12-24T12:00Z.")] = "now",
+    site: SiteDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would be deleted at a moment, hour by hour, and why. Deletes nothing."""
+    place = load_site(site)
+    with composition.Parts(place) as parts:
+        moment = parse_time(at, now=parts.clock.now())
+        rows = composition.plan(parts, moment)
+    print_rows(rows, as_json=as_json, empty=f"Nothing is due at {show_time(moment)}.")
+
+
+@app.command()
+def sweep(*, site: SiteDir = None, as_json: AsJson = False) -> None:
+    """Run one pass of retention now. `videostore run retention` does this by itself."""
+    place = load_site(site)
+    with composition.Parts(place) as parts:
+        parts.clock.advance()
+        report = composition.sweep(parts).run()
+    facts: dict[str, Any] = {
+        "at": report.reading.earliest.isoformat(),
+        "clock": report.reading.doubt.value if report.reading.doubt else "believed",
+        "keys_destroyed": len(report.keys_destroyed),
+        "keys_created": report.keys_created,
+        "segments_deleted": report.segments_deleted,
+        "bytes_deleted": report.bytes_deleted,
+        "copies_removed": report.copies_removed,
+        "certificates": report.certificates,
+        "errors": report.errors,
+    }
+    if not as_json:
+        facts["bytes_deleted"] = show_size(report.bytes_deleted)
+        facts["certificates"] = len(report.certificates)
+    print_facts(facts, as_json=as_json)
+    if report.errors:
+        raise PromiseBroken(
+            f"{len(report.errors)} parts of the sweep could not be done",
+            hint="Mend what the errors name; the next sweep goes on from there.",
+        )
+
+
+@app.command()
+def certificates(*, site: SiteDir = None, as_json: AsJson = False) -> None:
+    """List the certificates of deletion in the ledger."""
+    with composition.Parts(load_site(site)) as parts:
+        bodies = [
+            {"sequence": record.sequence, **record.body}
+            for record in parts.ledger.records()
+            if record.event is Event.CERTIFICATE
+        ]
+    if as_json:
+        print_rows(bodies, as_json=True, empty="")
+        return
+    columns = ("sequence", "id", "camera_id", "key_id", "segments", "key_destroyed_at", "confirmed_at")
+    rows = [{column: body[column] for column in columns} for body in bodies]
+    print_rows(rows, as_json=False, empty="No certificates yet: nothing has reached its deadline.")
+
+
+@app.command()
+def verify(certificate: Annotated[str, typer.Argument(help="Id of a certificate.")], *, site: SiteDir = None) -> None:
+    """Check one certificate: it stands in a ledger that verifies, its key and its objects are gone."""
+    place = load_site(site)
+    with composition.Parts(place) as parts:
+        answer = composition.verify_certificate(parts, certificate)
+    console.print(answer, markup=False)
+
+
+@app.command("confirm-clock")
+def confirm_clock(
+    *, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, site: SiteDir = None
+) -> None:
+    """Vouch for this host's clock after a jump, so that destruction goes on by it."""
+    place = load_site(site)
+    with composition.Parts(place) as parts:
+        host = parts.clock.now()
+        if not yes:
+            typer.confirm(f"Is it really {show_time(host)}? Footage due by then is destroyed", abort=True)
+        parts.clock.confirm()
+        composition.record(place, Event.CLOCK_CONFIRMED, host=host.isoformat())
+    console.print(f"confirmed: {show_time(host)}")

@@ -52,7 +52,8 @@ def verify(
     ] = None,
     *,
     public_key: Annotated[
-        str, typer.Option("--public-key", help="ed25519:… that must have signed it; default: the key beside it.")
+        str,
+        typer.Option("--public-key", help="ed25519:… that must have signed it; default: the key beside it."),
     ] = "",
     site: SiteDir = None,
     as_json: AsJson = False,

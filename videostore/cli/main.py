@@ -11,7 +11,19 @@ import click
 import typer
 
 from videostore import __version__
-from videostore.cli import access, camera, catalogue, demo, incident, ledger, policy, presence, retention, site, staff
+from videostore.cli import (
+    access,
+    camera,
+    catalogue,
+    demo,
+    incident,
+    ledger,
+    policy,
+    presence,
+    retention,
+    site,
+    staff,
+)
 from videostore.cli.output import errors, print_error
 from videostore.domain.errors import VideostoreError
 
@@ -35,7 +47,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[  # noqa: ARG001 - typer calls _version
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
@@ -78,7 +90,9 @@ def main() -> None:
         if os.environ.get(DEBUG):
             traceback.print_exc()
         errors.print(f"videostore: unexpected {type(error).__name__}: {error}", markup=False)
-        errors.print(f"  -> This is a fault of videostore. {DEBUG}=1 shows where; please report it.", markup=False)
+        errors.print(
+            f"  -> This is a fault of videostore. {DEBUG}=1 shows where; please report it.", markup=False
+        )
         code = 1
     sys.exit(code or 0)
 

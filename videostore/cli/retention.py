@@ -7,7 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from videostore import app as composition
-from videostore.cli.output import AsJson, SiteDir, console, load_site, print_facts, print_rows, show_size, show_time
+from videostore.cli.output import (
+    AsJson,
+    SiteDir,
+    console,
+    load_site,
+    print_facts,
+    print_rows,
+    show_size,
+    show_time,
+)
 from videostore.cli.times import parse_time
 from videostore.domain.errors import PromiseBroken
 from videostore.domain.ledger import Event
@@ -18,7 +27,9 @@ app = typer.Typer(help="See and run what deletes footage.", no_args_is_help=True
 @app.command()
 def plan(
     *,
-    at: Annotated[str, typer.Option("--at", help="Moment to plan for, such as now or 2026-12-24T12:00Z.")] = "now",
+    at: Annotated[
+        str, typer.Option("--at", help="Moment to plan for, such as now or 2026-12-24T12:00Z.")
+    ] = "now",
     site: SiteDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,7 +88,9 @@ def certificates(*, site: SiteDir = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def verify(certificate: Annotated[str, typer.Argument(help="Id of a certificate.")], *, site: SiteDir = None) -> None:
+def verify(
+    certificate: Annotated[str, typer.Argument(help="Id of a certificate.")], *, site: SiteDir = None
+) -> None:
     """Check one certificate: it stands in a ledger that verifies, its key and its objects are gone."""
     place = load_site(site)
     with composition.Parts(place) as parts:

@@ -9,7 +9,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from videostore.config.durations import parse_duration
 from videostore.domain.errors import RequestInvalid
 
-_HINT = "Write 2026-11-24T14:00Z, '2026-11-24 14:00 Europe/Geneva', 'yesterday 14:00', 14:00, now or 10m (ago)."
+_HINT = (
+    "Write 2026-11-24T14:00Z, '2026-11-24 14:00 Europe/Geneva', 'yesterday 14:00', 14:00, now or 10m (ago)."
+)
 _DAYS = {"today": 0, "yesterday": -1}
 
 
@@ -65,5 +67,6 @@ def _unambiguous(moment: datetime, zone: ZoneInfo, text: str) -> datetime:
         return real.pop()
     what = "happened twice" if real else "did not happen"
     raise RequestInvalid(
-        f"{text!r} {what}: the clocks were changed then", hint="Give the time in UTC, such as 2026-10-25T00:30Z."
+        f"{text!r} {what}: the clocks were changed then",
+        hint="Give the time in UTC, such as 2026-10-25T00:30Z.",
     )

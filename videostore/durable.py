@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from videostore.domain.errors import DiskError, DiskFull, DiskNotWritable
+from videostore.domain.errors import DiskError, DiskFull, DiskNotWritable, SiteBusy
 
 TEMPORARY = ".tmp"
 """Suffix of a file that is being written. Whoever finds one at start may remove it."""
@@ -86,14 +86,24 @@ def sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes. ``path`` is made if needed and never removed."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock between processes. ``path`` is made if needed and never removed.
+
+    Without ``wait``, raises SiteBusy if another process holds it. The kernel frees the lock of a
+    process that dies.
+    """
     with disk_errors(path):
         make_directory(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
     try:
         with disk_errors(path):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SiteBusy(
+                    f"another process holds {path}",
+                    hint="`videostore status` shows what runs; stop that first.",
+                ) from None
         yield
     finally:
         os.close(descriptor)

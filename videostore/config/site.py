@@ -19,8 +19,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import as_file, files
@@ -34,7 +34,7 @@ from videostore.domain.access import AccessPolicy
 from videostore.domain.errors import ConfigInvalid, SiteExists, SiteMissing
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import Sha256Hex
-from videostore.durable import disk_errors, remove_file, write_file
+from videostore.durable import disk_errors, locked, remove_file, write_file
 
 SETTINGS = "videostore.yaml"
 ENVIRONMENT = "VIDEOSTORE_SITE"
@@ -109,6 +109,15 @@ class Site:
         return read_yaml(self.root / "policies" / "access.yaml", AccessFile)
 
     # --- what running roles say of themselves ---
+
+    @contextmanager
+    def duty(self, role: str) -> Iterator[None]:
+        """Hold ``role`` for this process: a site has one of each. Raises SiteBusy."""
+        with locked(self.root / "run" / f"{role}.lock", wait=False):
+            try:
+                yield
+            finally:
+                self.withdraw(role)
 
     def announce(self, role: str, facts: Mapping[str, Any]) -> None:
         """Note that ``role`` runs in this process, and where it listens."""

@@ -1,0 +1,133 @@
+"""``videostore init | run | status | check | doctor``: a site as a whole."""
+
+from __future__ import annotations
+
+import signal
+from enum import StrEnum
+from pathlib import Path
+from threading import Event
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from videostore import app as composition
+from videostore.cli.output import (
+    AsJson,
+    SiteDir,
+    cell,
+    console,
+    load_site,
+    print_json,
+    print_rows,
+    show_size,
+    show_time,
+)
+from videostore.config.site import Site
+from videostore.domain.errors import PromiseBroken
+from videostore.telemetry import configure_logging
+
+
+class Role(StrEnum):
+    """What a process of a site can do; ``all`` is one process of each."""
+
+    RECORDER = "recorder"
+    RETENTION = "retention"
+    GATE = "gate"
+    ALL = "all"
+
+
+def register(app: typer.Typer) -> None:
+    for command in (init, run, status, check, doctor):
+        app.command()(command)
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="New or empty directory.")] = Path("site"),
+    *,
+    name: Annotated[str, typer.Option("--name", help="Name of the premises.")] = "",
+) -> None:
+    """Make a site: settings, policies, keys, embedded store and catalogue."""
+    composition.create(directory, name=name or directory.absolute().name)
+    console.print(f"made the site {directory}", markup=False)
+    console.print(
+        f"Next:\n"
+        f"  export VIDEOSTORE_SITE={directory}\n"
+        f"  videostore camera add NAME rtsp://HOST/PATH --credentials-file secrets/NAME\n"
+        f"  videostore run all",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def run(
+    role: Annotated[Role, typer.Argument(help="Which part of the site.")] = Role.ALL, *, site: SiteDir = None
+) -> None:
+    """Run a part of the site, or one process of each, until stopped by Ctrl-C or SIGTERM."""
+    place = load_site(site)
+    configure_logging(level=place.settings.logging.level, json=place.settings.logging.form == "json")
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    composition.run(place, role.value, stop)
+
+
+def status(*, site: SiteDir = None, as_json: AsJson = False) -> None:
+    """Show at a glance what runs, what is recorded and what goes next."""
+    place = load_site(site)
+    with composition.Parts(place) as parts:
+        facts = composition.status(parts)
+    if as_json:
+        print_json(facts)
+        return
+    for role, at in facts["running"].items():
+        console.print(Text.assemble((f"{role:<10}", "bold"), f"{'running' if at else 'not running':<12} {at or ''}"))
+    footage = facts["footage"]
+    console.print(
+        f"\nfootage    {footage['segments']} segments, {show_size(footage['size_bytes'])}, "
+        f"{footage['condemned']} on their way out"
+    )
+    for label, key in (("oldest", "oldest"), ("next gone", "next_due")):
+        console.print(Text.assemble(f"{label:<11}", _moment(footage[key])))
+    console.print(f"keys       {facts['keys']['live']} live, {facts['keys']['destroyed']} destroyed")
+    console.print(f"spool      {facts['spool_bytes']} bytes\n")
+    print_rows(facts["cameras"], as_json=False, empty="No cameras yet: `videostore camera add NAME rtsp://…`")
+
+
+def check(*, site: SiteDir = None, as_json: AsJson = False) -> None:
+    """Ask every promise of the live site; exit code 70 if one does not hold."""
+    with composition.Parts(load_site(site)) as parts:
+        findings = composition.check(parts)
+    if as_json:
+        print_json([finding.to_json() for finding in findings])
+    else:
+        for finding in findings:
+            console.print(
+                Text.assemble(
+                    cell(finding.holds), "  " if finding.holds else "   ", f"{finding.invariant}  {finding.question}  "
+                )
+                + Text(finding.answer, style="dim" if finding.holds else "bold red"),
+                soft_wrap=True,
+            )
+            for line in finding.evidence if not finding.holds else ():
+                console.print(f"        {line}", markup=False, soft_wrap=True)
+    broken = [finding for finding in findings if not finding.holds]
+    if broken:
+        raise PromiseBroken(
+            f"{len(broken)} of {len(findings)} promises do not hold",
+            hint="docs/design/invariants.md explains each; the number stands before the question.",
+        )
+
+
+def doctor(*, site: SiteDir = None, as_json: AsJson = False) -> None:
+    """Look for what is wrong with this machine's set-up; exit code 70 if something is."""
+    place: Site = load_site(site)
+    rows = composition.diagnose(place)
+    print_rows(rows, as_json=as_json, empty="")
+    bad = [row for row in rows if not row["ok"]]
+    if bad:
+        raise PromiseBroken(f"{bad[0]['what']}: {bad[0]['answer']}", hint=str(bad[0]["hint"]))
+
+
+def _moment(value: object) -> Text:
+    return cell(value) if value is None else Text(show_time(value))  # type: ignore[arg-type]

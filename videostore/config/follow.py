@@ -1,0 +1,42 @@
+"""A setting that is followed while a role runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from videostore import telemetry
+from videostore.domain.errors import VideostoreError
+
+Value = TypeVar("Value")
+log = telemetry.logger("config")
+
+
+class Followed(Generic[Value]):
+    """Calls ``read`` again whenever ``path`` changed. A file that broke is said once and the last good
+    value stays: a slip in an editor must not stop retention. The first reading raises."""
+
+    def __init__(self, path: Path, read: Callable[[], Value]) -> None:
+        self._path = path
+        self._read = read
+        self._stamp = self._look()
+        self._value = read()
+
+    def __call__(self) -> Value:
+        stamp = self._look()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._value = self._read()
+                log.info("file.read", path=str(self._path))
+            except VideostoreError as error:
+                log.error("file.broken", path=str(self._path), error=str(error), hint=error.hint)
+        return self._value
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from videostore.config.settings import VERSION
 from videostore.domain.errors import ConfigInvalid, SiteTooNew
@@ -54,22 +55,21 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigInvalid(f"{path}: {_first(error, model)}", hint=_hint(error, model)) from error
+        found = error.errors()
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+        raise ConfigInvalid(f"{path}: {_first(first, model)}", hint=_hint(first, model)) from error
 
 
-def _first(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or model.__name__
-    if first["type"] == "extra_forbidden":
+def _first(error: ErrorDetails, model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or model.__name__
+    if error["type"] == "extra_forbidden":
         return f"unknown key {where!r}"
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
 
 
-def _hint(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    known = _keys(model.model_json_schema())
-    if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+def _hint(error: ErrorDetails, model: type[BaseModel]) -> str:
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(error["loc"][-1]), _keys(model.model_json_schema()), n=1)
         if close:
             return f"Did you mean {close[0]!r}?"
         return "Remove it; docs/reference/configuration.md lists every key."

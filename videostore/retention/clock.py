@@ -93,8 +93,13 @@ class GuardedClock:
 
     def confirm(self) -> Reading:
         """An operator vouches for the host's clock as it stands now: it is trusted from here on."""
-        mark = self._load()
-        self._store(Mark(self._host(), mark.confirmations + 1 if mark else 1))
+        host = self._host()
+        try:
+            mark = self._load()
+            confirmations = mark.confirmations + 1 if mark else 1
+        except ConfigInvalid:  # a mark beyond repair: a number no running process has seen
+            confirmations = int(host.timestamp())
+        self._store(Mark(host, confirmations))
         return self.read()
 
     def _witnesses(self) -> list[datetime]:

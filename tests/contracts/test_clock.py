@@ -1,0 +1,137 @@
+"""Port Clock: says when it is, and when not to believe it. Every adapter runs this."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from videostore.domain.clock import Doubt
+from videostore.domain.errors import ConfigInvalid, StoreUnavailable
+from videostore.retention.clock import GuardedClock
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+JUMP, OFF = timedelta(minutes=5), timedelta(hours=24)
+
+
+class Host:
+    """A host whose wall clock and running time can be moved apart."""
+
+    def __init__(self) -> None:
+        self.wall = NOON
+        self.running = 1000.0
+
+    def passes(self, length: timedelta) -> None:
+        self.wall += length
+        self.running += length.total_seconds()
+
+
+@pytest.fixture
+def host():
+    return Host()
+
+
+@pytest.fixture
+def started(host, tmp_path):
+    """Return a function that starts a process of the site: a clock over the same mark."""
+
+    def start(witness=lambda: None):
+        return GuardedClock(
+            tmp_path / "clock.json",
+            max_jump=JUMP,
+            max_off=OFF,
+            witness=witness,
+            host=lambda: host.wall,
+            elapsed=lambda: host.running,
+        )
+
+    return start
+
+
+def test_an_ordinary_clock_is_believed_for_as_long_as_it_runs(host, started):
+    clock = started()
+    for _ in range(50):
+        host.passes(timedelta(days=1))
+        reading = clock.advance()
+        assert reading.doubt is None
+        assert reading.earliest == reading.latest == clock.now() == host.wall
+
+
+@pytest.mark.parametrize(
+    ("jump", "doubt"),
+    [
+        pytest.param(timedelta(days=31), Doubt.JUMPED_AHEAD, id="a month ahead"),
+        pytest.param(-timedelta(days=31), Doubt.WENT_BACK, id="a month back"),
+    ],
+)
+def test_a_jump_while_running_is_doubted_and_the_true_pace_goes_on(host, started, jump, doubt):
+    clock = started()
+    clock.advance()
+    host.wall += jump
+    assert clock.advance().doubt is doubt
+    host.passes(timedelta(hours=1))
+    reading = clock.advance()
+    assert reading.doubt is doubt
+    true_time = NOON + timedelta(hours=1)
+    assert reading.earliest <= true_time <= reading.latest
+    assert true_time in {reading.earliest, reading.latest}
+
+
+def test_a_clock_put_right_again_is_believed_again(host, started):
+    clock = started()
+    clock.advance()
+    host.wall += timedelta(days=31)
+    clock.advance()
+    host.wall -= timedelta(days=31)
+    assert clock.advance().doubt is None
+
+
+def test_a_jump_while_the_site_was_off_is_found_at_the_next_start(host, started):
+    started().advance()
+    host.wall += OFF + timedelta(seconds=1)
+    assert started().read().doubt is Doubt.JUMPED_AHEAD
+    host.wall = NOON - timedelta(days=1)
+    assert started().read().doubt is Doubt.WENT_BACK
+
+
+def test_a_witness_tells_a_long_holiday_from_a_jump(host, started):
+    started().advance()
+    host.wall += timedelta(days=20)
+    assert started(lambda: host.wall).read().doubt is None
+    assert started(lambda: NOON).read().doubt is Doubt.WITNESS_DISAGREES
+
+
+def test_a_witness_that_cannot_be_asked_is_no_witness(host, started):
+    def down():
+        raise StoreUnavailable("down")
+
+    started().advance()
+    host.passes(timedelta(hours=1))
+    assert started(down).read().doubt is None
+
+
+def test_a_doubted_reading_never_moves_the_mark(host, started, tmp_path):
+    clock = started()
+    clock.advance()
+    before = (tmp_path / "clock.json").read_bytes()
+    host.wall += timedelta(days=31)
+    clock.advance()
+    assert (tmp_path / "clock.json").read_bytes() == before
+
+
+def test_an_operator_who_vouches_ends_the_doubt_in_every_process(host, started):
+    running, other = started(), started()
+    running.advance()
+    other.read()
+    host.wall += timedelta(days=2)
+    assert running.read().doubt is other.read().doubt is Doubt.JUMPED_AHEAD
+    started().confirm()
+    assert running.read().doubt is other.read().doubt is None
+
+
+def test_a_mark_that_cannot_be_read_is_an_error_and_not_a_first_start(started, tmp_path):
+    (tmp_path / "clock.json").write_text(json.dumps({"trusted": "yesterday"}))
+    with pytest.raises(ConfigInvalid, match=r"mark"):
+        started().read()
+    assert started().confirm().doubt is None

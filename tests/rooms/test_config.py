@@ -1,0 +1,188 @@
+"""Configuration is strict, says what is wrong in one line, and leaves nothing half-made behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from videostore.config.credentials import resolve_credentials
+from videostore.config.durations import parse_duration, show_duration
+from videostore.config.follow import Followed
+from videostore.config.site import NewDirectory, Site, create_site
+from videostore.domain.errors import (
+    CameraExists,
+    CameraUnknown,
+    ConfigInvalid,
+    CredentialsInvalid,
+    KeepTooLong,
+    SiteBusy,
+    SiteExists,
+    SiteMissing,
+    SiteTooNew,
+)
+from videostore.domain.retention import Kind
+
+
+RETENTION, ACCESS = "policies/retention.yaml", "policies/access.yaml"
+
+
+@pytest.fixture
+def site(tmp_path):
+    root = tmp_path / "site"
+    root.mkdir()
+    create_site(root, name="geneva")
+    return Site.load(root)
+
+
+def edit(site, file, old, new):
+    path = site.root / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_the_templates_are_valid_and_keep_what_the_resolution_allows(site):
+    policies = site.retention()
+    assert policies[Kind.VIDEO].keep == timedelta(days=30)
+    assert policies[Kind.ENTRY_EXIT].keep == timedelta(hours=24)
+    assert site.settings.site == "geneva"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "error", "says"),
+    [
+        pytest.param(RETENTION, "keep: 30d", "keep: 31d", KeepTooLong, "paragraph 27", id="too long"),
+        pytest.param(RETENTION, "keep: 24h", "keep: 25h", KeepTooLong, "paragraph 27", id="entries"),
+        pytest.param(RETENTION, "keep: 30d", "keep: 30", ConfigInvalid, "duration", id="no unit"),
+        pytest.param(RETENTION, "keep: 30d", "keap: 30d", ConfigInvalid, "keap", id="unknown key"),
+        pytest.param(RETENTION, "keep: 30d", "keep: 1d\n  keep: 30d", ConfigInvalid, "twice", id="key twice"),
+        pytest.param(RETENTION, "video:", "video: [", ConfigInvalid, "not YAML", id="not YAML"),
+        pytest.param(ACCESS, "[export]", "[exports]", ConfigInvalid, "second_person", id="no mode"),
+        pytest.param("videostore.yaml", "version: 1", "version: 2", SiteTooNew, "version 2", id="newer"),
+        pytest.param(
+            "videostore.yaml", "segment: 10s", "segment: 1s", ConfigInvalid, "2s to 120s", id="short"
+        ),
+        pytest.param("videostore.yaml", "127.0.0.1:8470", "0.0.0.0:8470", ConfigInvalid, "tls", id="no TLS"),
+        pytest.param(
+            "cameras.yaml", "cameras: []", "cameras: [{id: x}]", ConfigInvalid, "cameras", id="camera"
+        ),
+    ],
+)
+def test_a_broken_file_is_named_with_the_place_and_a_hint(site, file, old, new, error, says):
+    edit(site, file, old, new)
+    with pytest.raises(error, match=says) as caught:
+        Site.load(site.root)
+    assert caught.value.hint
+    assert "\n" not in str(caught.value)
+
+
+def test_a_slip_of_the_pen_is_answered_with_the_word_that_was_meant(site):
+    edit(site, RETENTION, "lead: 15m", "laed: 15m")
+    with pytest.raises(ConfigInvalid) as caught:
+        Site.load(site.root)
+    assert caught.value.hint == "Did you mean 'lead'?"
+
+
+def test_what_is_no_site_is_said(tmp_path):
+    with pytest.raises(SiteMissing, match="not a videostore site"):
+        Site.load(tmp_path)
+
+
+def test_an_existing_directory_is_never_overwritten(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SiteExists), NewDirectory(tmp_path):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_failure_while_making_a_site_leaves_nothing_behind(tmp_path):
+    target = tmp_path / "site"
+
+    def fail():
+        with NewDirectory(target) as building:
+            (building / "half").write_text("made")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_camera_keeps_its_uuid_whatever_it_is_called(site):
+    first = site.cameras.add("door", "rtsp://10.0.0.7/1")
+    with pytest.raises(CameraExists):
+        site.cameras.add("door", "rtsp://10.0.0.8/1")
+    site.cameras.remove("door")
+    second = site.cameras.add("door", "rtsp://10.0.0.8/1")
+    assert first.id != second.id
+    assert site.cameras.find("door").id == second.id
+    assert site.cameras.find(str(first.id)).removed
+    with pytest.raises(CameraUnknown):
+        site.cameras.find("window")
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "says"),
+    [
+        pytest.param("admin:s3cret", 0o644, "read by others", id="open to others"),
+        pytest.param("s3cret", 0o600, "user:password", id="no user"),
+    ],
+)
+def test_a_bad_credentials_file_is_refused_without_repeating_it(tmp_path, content, mode, says):
+    path = tmp_path / "camera"
+    path.write_text(content)
+    path.chmod(mode)
+    with pytest.raises(CredentialsInvalid, match=says) as caught:
+        resolve_credentials("file:camera", root=tmp_path)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_credentials_come_from_the_environment_or_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOOR", "admin:s3:cret")
+    assert resolve_credentials("env:DOOR", root=tmp_path) == ("admin", "s3:cret")
+    assert resolve_credentials("", root=tmp_path) is None
+    with pytest.raises(CredentialsInvalid, match="NOWHERE"):
+        resolve_credentials("env:NOWHERE", root=tmp_path)
+
+
+@given(st.integers(0, 10**11))
+def test_a_duration_reads_back_as_it_was_shown(milliseconds):
+    length = timedelta(milliseconds=milliseconds)
+    assert parse_duration(show_duration(length)) == length
+
+
+def test_a_policy_that_breaks_while_running_leaves_the_last_good_one_in_force(site):
+    followed = Followed(site.root / "policies" / "retention.yaml", site.retention)
+    edit(site, RETENTION, "keep: 30d", "keep: 7d")
+    assert followed()[Kind.VIDEO].keep == timedelta(days=7)
+    edit(site, RETENTION, "keep: 7d", "keep: 700d")
+    assert followed()[Kind.VIDEO].keep == timedelta(days=7)
+    edit(site, RETENTION, "keep: 700d", "keep: 5d")
+    assert followed()[Kind.VIDEO].keep == timedelta(days=5)
+
+
+def test_a_site_has_one_process_for_each_role_and_a_dead_one_frees_it(site):
+    program = (
+        "import sys, os, pathlib; from videostore.config.site import Site\n"
+        "with Site.load(pathlib.Path(sys.argv[1])).duty('recorder'):\n"
+        "    print('on', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, site.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"on\n"
+        with pytest.raises(SiteBusy), site.duty("recorder"):
+            pass
+        with site.duty("retention"):
+            pass
+        other.kill()
+    with site.duty("recorder"):
+        site.announce("recorder", {"metrics_url": "http://127.0.0.1:1/metrics"})
+        assert site.running()["recorder"]["pid"] == os.getpid()
+    assert site.running() == {}

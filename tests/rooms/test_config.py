@@ -28,7 +28,6 @@ from videostore.domain.errors import (
 )
 from videostore.domain.retention import Kind
 
-
 RETENTION, ACCESS = "policies/retention.yaml", "policies/access.yaml"
 
 

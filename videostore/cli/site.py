@@ -43,7 +43,9 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="New or empty directory.")] = Path("site"),
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="New or empty directory.")] = Path(
+        "site"
+    ),
     *,
     name: Annotated[str, typer.Option("--name", help="Name of the premises.")] = "",
 ) -> None:
@@ -81,7 +83,9 @@ def status(*, site: SiteDir = None, as_json: AsJson = False) -> None:
         print_json(facts)
         return
     for role, at in facts["running"].items():
-        console.print(Text.assemble((f"{role:<10}", "bold"), f"{'running' if at else 'not running':<12} {at or ''}"))
+        console.print(
+            Text.assemble((f"{role:<10}", "bold"), f"{'running' if at else 'not running':<12} {at or ''}")
+        )
     footage = facts["footage"]
     console.print(
         f"\nfootage    {footage['segments']} segments, {show_size(footage['size_bytes'])}, "
@@ -104,7 +108,9 @@ def check(*, site: SiteDir = None, as_json: AsJson = False) -> None:
         for finding in findings:
             console.print(
                 Text.assemble(
-                    cell(finding.holds), "  " if finding.holds else "   ", f"{finding.invariant}  {finding.question}  "
+                    cell(finding.holds),
+                    "  " if finding.holds else "   ",
+                    f"{finding.invariant}  {finding.question}  ",
                 )
                 + Text(finding.answer, style="dim" if finding.holds else "bold red"),
                 soft_wrap=True,

@@ -43,9 +43,14 @@ def add(
     """Give a person an account. It opens nothing until approved and acknowledged."""
     place = load_site(site)
     composition.staff(place).add(
-        staff_id, department=department, password=read_password(password_file, confirm=True), public_key=public_key
+        staff_id,
+        department=department,
+        password=read_password(password_file, confirm=True),
+        public_key=public_key,
     )
-    composition.record(place, Event.STAFF_ADDED, staff_id=staff_id, department=department, public_key=public_key)
+    composition.record(
+        place, Event.STAFF_ADDED, staff_id=staff_id, department=department, public_key=public_key
+    )
     console.print(f"added {staff_id}", markup=False)
 
 
@@ -62,7 +67,9 @@ def approve(
     place = load_site(site)
     now = parse_time("now", now=composition.host_time())
     valid = Span(now, now + timedelta(days=days))
-    approval = composition.staff(place).approve(staff_id, approver, SigningKey.load(key), valid=valid, now=now)
+    approval = composition.staff(place).approve(
+        staff_id, approver, SigningKey.load(key), valid=valid, now=now
+    )
     composition.record(
         place,
         Event.STAFF_APPROVED,
@@ -119,4 +126,6 @@ def read_password(file: Path | None, *, confirm: bool = False) -> str:
     try:
         return file.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestInvalid(f"cannot read {file}: {error}", hint="Name a file that holds the password.") from error
+        raise RequestInvalid(
+            f"cannot read {file}: {error}", hint="Name a file that holds the password."
+        ) from error

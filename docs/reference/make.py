@@ -1,0 +1,150 @@
+"""Writes the reference pages from the code: ``python docs/reference/make.py``.
+
+A test runs the same functions and compares, so a page can never say something else than the code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from videostore.cli.main import app
+from videostore.config import settings
+from videostore.config.durations import show_duration
+from videostore.domain import errors
+from videostore.domain.access import Reason, told
+from videostore.domain.ledger import Event
+from videostore.telemetry import metrics
+
+HERE = Path(__file__).parent
+SCHEMAS = {
+    "videostore.schema.json": settings.SiteSettings,
+    "retention.schema.json": settings.RetentionFile,
+    "access.schema.json": settings.AccessFile,
+    "cameras.schema.json": settings.CamerasFile,
+}
+
+
+def pages() -> dict[str, str]:
+    """Return every generated page by file name."""
+    return {
+        "cli.md": _cli(),
+        "codes.md": _codes(),
+        "configuration.md": _configuration(),
+        "metrics.md": _metrics(),
+        **{name: json.dumps(model.model_json_schema(), indent=2) + "\n" for name, model in SCHEMAS.items()},
+    }
+
+
+def _table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def _metrics() -> str:
+    rows = (
+        (f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), text)
+        for name, kind, text, labels in metrics()
+    )
+    return (
+        "# Metrics\n\nEach role serves its own endpoint (`metrics` in videostore.yaml; `videostore status` shows the "
+        "addresses). Labels are bounded and never personal.\n\n"
+        + _table(("metric", "type", "labels", "meaning"), rows)
+    )
+
+
+def _codes() -> str:
+    leaves = list(errors.every_error())
+    tree = inspect.cleandoc(errors.__doc__ or "").split("::", 1)[1]
+    reasons = ((f"`{reason.value}`", f"`{told(reason)}`") for reason in Reason)
+    events = ((f"`{event.value}`",) for event in Event)
+    return (
+        "# Codes\n\n## Exit codes\n\n0 is success, 1 an error nobody foresaw, 2 a command line that makes no sense, "
+        "130 an interruption.\n\n"
+        + _table(("exit code", "error"), ((str(leaf.exit_code), f"`{leaf.__name__}`") for leaf in leaves))
+        + f"\nThe tree, with the HTTP statuses of the gate:\n\n{tree.strip(chr(10)).split('Exit code 1')[0].rstrip()}\n"
+        + "\n## Reasons\n\nEvery answer of the access rules. The ledger has the reason; the person is told what "
+        "stands beside it.\n\n"
+        + _table(("reason", "told"), reasons)
+        + "\n## Ledger events\n\n"
+        + _table(("event",), events)
+    )
+
+
+def _configuration() -> str:
+    parts = [
+        "# Configuration\n\nEvery file is read strictly: an unknown key, a missing unit or a key twice is an error that "
+        "names the place. The JSON Schemas lie beside this page. Durations are written `30d`, `24h`, `1h30m`, `10s`, "
+        "`250ms`.\n"
+    ]
+    for model in (settings.SiteSettings, settings.RetentionFile, settings.AccessFile, settings.CamerasFile):
+        path = {
+            settings.SiteSettings: "videostore.yaml",
+            settings.RetentionFile: "policies/retention.yaml",
+            settings.AccessFile: "policies/access.yaml",
+            settings.CamerasFile: "cameras.yaml",
+        }[model]
+        parts.append(f"\n## {path}\n\n" + _table(("key", "default", "meaning"), _keys(model, "")))
+    return "".join(parts)
+
+
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        inner = _models(field.annotation)
+        if inner:
+            for one in inner:
+                yield from _keys(one, f"{prefix}{name}.")
+        else:
+            yield f"`{prefix}{name}`", _default(field), field.description or ""
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [found for part in getattr(annotation, "__args__", ()) for found in _models(part)]
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, timedelta):
+        value = show_duration(value)
+    return f"`{json.dumps(value)}`" if value not in ("", None) else "empty"
+
+
+def _cli() -> str:
+    root = typer.main.get_command(app)
+    parts = [
+        "# Command line\n\nTimes are typed as `2026-11-24T14:00Z`, `2026-11-24 14:00 Europe/Geneva`, `yesterday 14:00`, "
+        "`14:00`, `now` or `10m` (ago); without a zone they are UTC. Commands that print facts take `--json`. "
+        "Exit codes: [codes](codes.md).\n"
+    ]
+    for path, command in _commands(root, "videostore"):
+        with click.Context(command, info_name=path, max_content_width=100, terminal_width=100) as context:
+            text = re.sub(r"[ \t]+$", "", context.get_help(), flags=re.MULTILINE)
+        parts.append(f"\n## {path}\n\n```text\n{text}\n```\n")
+    return "".join(parts)
+
+
+def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, inner in sorted(command.commands.items()):
+            yield from _commands(inner, f"{path} {name}")
+
+
+if __name__ == "__main__":
+    for name, text in pages().items():
+        (HERE / name).write_text(text, encoding="utf-8")

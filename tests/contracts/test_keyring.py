@@ -1,0 +1,277 @@
+"""Ports PublicKeys and Keyring: past its deadline a key opens nothing, whatever happened."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.fakes.clock import SettableClock
+from videostore.domain.errors import ClockInDoubt, KeyDestroyed, KeyUnavailable, SealBroken
+from videostore.domain.retention import Kind, RetentionPolicy
+from videostore.domain.segment import MICROSECOND, KeyId
+from videostore.keyring.files import FileKeyring, PublishedKeys, create_master_key
+from videostore.sealing import seal
+
+HOUR, LEAD, KEEP = timedelta(hours=1), timedelta(minutes=15), timedelta(days=30)
+START = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+KEY = KeyId.covering(START, HOUR)
+
+
+class Site:
+    """A keyring's directory, a clock and a policy that a test changes."""
+
+    def __init__(self, root):
+        self.root = root
+        self.clock = SettableClock(START)
+        self.policy = RetentionPolicy(Kind.VIDEO, KEEP, LEAD, HOUR)
+        create_master_key(root / "elsewhere" / "master.key")
+
+    @property
+    def directory(self):
+        return self.root / "keyring"
+
+    def keyring(self):
+        return FileKeyring(
+            self.directory,
+            master_key=self.root / "elsewhere" / "master.key",
+            policy=lambda: self.policy,
+            clock=self.clock,
+            ahead=timedelta(hours=3),
+        )
+
+    def published(self):
+        return PublishedKeys(self.directory, policy=lambda: self.policy, clock=self.clock)
+
+    def due(self):
+        """Move the clock to the moment at which KEY's deletion begins."""
+        self.clock.at = self.policy.due_at(KEY)
+
+
+@pytest.fixture
+def site(tmp_path):
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def keyring(site):
+    keyring = site.keyring()
+    keyring.create_ahead()
+    return keyring
+
+
+@pytest.fixture
+def sealed(site, keyring):
+    return seal(b"footage", recipient=site.published().recipient(KEY))
+
+
+def test_what_is_sealed_to_the_public_half_opens_with_the_keyring(keyring, sealed):
+    assert keyring.open(KEY, sealed) == b"footage"
+
+
+def test_keys_are_made_from_the_period_before_to_the_horizon_once(site, keyring):
+    made = [key.key_id.start for key in keyring.keys()]
+    assert made == [KEY.start + hours * HOUR for hours in range(-1, 4)]
+    assert keyring.create_ahead() == []
+    site.clock.passes(HOUR)
+    assert len(keyring.create_ahead()) == 1
+
+
+def test_a_key_opens_until_its_deadline_and_not_a_microsecond_longer(site, keyring, sealed):
+    site.clock.at = KEY.start + KEEP - MICROSECOND
+    assert keyring.open(KEY, sealed) == b"footage"
+    site.clock.at = KEY.start + KEEP
+    with pytest.raises(KeyDestroyed):
+        keyring.open(KEY, sealed)
+    with pytest.raises(KeyDestroyed):
+        site.published().recipient(KEY)
+
+
+def test_a_destroyed_key_opens_nothing_and_its_file_is_gone(site, keyring, sealed):
+    site.due()
+    assert [key.key_id for key in keyring.due()][-1] == KEY
+    destroyed = keyring.destroy(KEY)
+    assert destroyed.destroyed_at == site.clock.at
+    assert not (site.directory / "private" / f"{KEY}.key").exists()
+    assert keyring.destroy(KEY) == destroyed
+    site.clock.at = START
+    with pytest.raises(KeyDestroyed):
+        keyring.open(KEY, sealed)
+
+
+def test_a_destroyed_key_is_never_made_again(site, keyring):
+    site.due()
+    keyring.destroy(KEY)
+    site.clock.at = START
+    assert keyring.create_ahead() == []
+    with pytest.raises(KeyDestroyed):
+        site.published().recipient(KEY)
+
+
+def test_what_another_process_destroyed_is_gone_here_too(site, keyring, sealed):
+    other = site.keyring()
+    assert other.open(KEY, sealed) == b"footage"
+    site.due()
+    keyring.destroy(KEY)
+    site.clock.at = START
+    with pytest.raises(KeyDestroyed):
+        other.open(KEY, sealed)
+
+
+def test_a_keyring_that_starts_destroys_what_is_due_before_it_serves(site, keyring):
+    site.due()
+    restarted = site.keyring()
+    assert restarted.due() == []
+    assert not (site.directory / "private" / f"{KEY}.key").exists()
+
+
+def test_a_key_put_back_from_a_copy_opens_nothing_and_is_destroyed_again(site, keyring, sealed):
+    copy = site.root / "copy"
+    shutil.copytree(site.directory, copy)
+    site.due()
+    keyring.destroy(KEY)
+    shutil.copytree(copy / "private", site.directory / "private", dirs_exist_ok=True)
+    with pytest.raises(KeyDestroyed):
+        keyring.open(KEY, sealed)
+    keyring.destroy(KEY)
+    assert not (site.directory / "private" / f"{KEY}.key").exists()
+
+
+def test_a_whole_keyring_put_back_from_a_copy_destroys_what_is_due_when_it_starts(site, keyring, sealed):
+    copy = site.root / "copy"
+    shutil.copytree(site.directory, copy)
+    site.due()
+    keyring.destroy(KEY)
+    shutil.rmtree(site.directory)
+    shutil.copytree(copy, site.directory)
+    restored = site.keyring()
+    with pytest.raises(KeyDestroyed):
+        restored.open(KEY, sealed)
+    assert not (site.directory / "private" / f"{KEY}.key").exists()
+
+
+def test_a_key_that_is_not_due_is_not_destroyed(site, keyring, sealed):
+    site.clock.at = site.policy.due_at(KEY) - MICROSECOND
+    with pytest.raises(ClockInDoubt):
+        keyring.destroy(KEY)
+    assert keyring.open(KEY, sealed) == b"footage"
+
+
+def test_in_doubt_nothing_is_destroyed_and_nothing_opens_that_either_reading_calls_due(site, keyring, sealed):
+    site.clock.doubt_until = KEY.start + KEEP
+    assert keyring.due() == []
+    with pytest.raises(ClockInDoubt):
+        keyring.destroy(KEY)
+    with pytest.raises(KeyDestroyed):
+        keyring.open(KEY, sealed)
+    site.clock.doubt_until = None
+    assert keyring.open(KEY, sealed) == b"footage"
+
+
+def test_tightening_reaches_existing_keys_and_loosening_gives_nothing_back(site, keyring, sealed):
+    long = site.policy
+    site.policy = replace(long, keep=timedelta(days=2))
+    site.clock.at = KEY.start + timedelta(days=2)
+    with pytest.raises(KeyDestroyed):
+        keyring.open(KEY, sealed)
+    site.clock.at = START
+    keyring.create_ahead()
+    site.policy = long
+    keyring.create_ahead()
+    assert {key.deadline - key.key_id.start for key in keyring.keys()} == {timedelta(days=2)}
+    assert keyring.open(KEY, sealed) == b"footage"
+    site.clock.at = KEY.start + timedelta(days=2)
+    with pytest.raises(KeyDestroyed):
+        keyring.open(KEY, sealed)
+
+
+@pytest.mark.parametrize("field", ["deadline", "recipient"])
+def test_whoever_edits_a_header_has_a_key_that_does_not_open(site, keyring, sealed, field):
+    path = site.directory / "public" / f"{KEY}.json"
+    fields = json.loads(path.read_text())
+    other = json.loads((site.directory / "public" / f"{KEY.next}.json").read_text())
+    path.write_text(json.dumps({**fields, field: other[field]}))
+    with pytest.raises(KeyUnavailable):
+        keyring.open(KEY, sealed)
+
+
+def test_a_header_that_forgets_its_destruction_opens_nothing(site, keyring, sealed):
+    site.due()
+    keyring.destroy(KEY)
+    path = site.directory / "public" / f"{KEY}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "destroyed_at": None}))
+    site.clock.at = START
+    with pytest.raises(KeyDestroyed):
+        site.keyring().open(KEY, sealed)
+
+
+def test_one_damaged_key_does_not_take_others_with_it(site, keyring, sealed):
+    (site.directory / "private" / f"{KEY.next}.key").write_bytes(b"damaged")
+    assert keyring.open(KEY, sealed) == b"footage"
+    with pytest.raises(KeyUnavailable):
+        keyring.open(KEY.next, seal(b"x", recipient=site.published().recipient(KEY.next)))
+
+
+def test_altered_footage_and_footage_of_another_hour_do_not_open(keyring, sealed):
+    with pytest.raises(SealBroken):
+        keyring.open(KEY, sealed[:-1] + bytes([sealed[-1] ^ 1]))
+    with pytest.raises(SealBroken):
+        keyring.open(KEY.next, sealed)
+
+
+def test_a_key_that_never_was_is_not_there(keyring, site):
+    never = KeyId.covering(START + timedelta(days=99), HOUR)
+    with pytest.raises(KeyUnavailable):
+        keyring.open(never, b"")
+    with pytest.raises(KeyUnavailable):
+        site.published().recipient(never)
+
+
+def test_private_files_are_for_their_owner_only(site, keyring):
+    private = list((site.directory / "private").iterdir())
+    assert private
+    assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
+    assert (site.directory / "private").stat().st_mode & 0o777 == 0o700
+    assert (site.root / "elsewhere" / "master.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_without_the_master_key_the_keyring_is_noise(site, keyring, sealed):
+    (site.root / "elsewhere" / "master.key").unlink()
+    with pytest.raises(KeyUnavailable, match="master key"):
+        keyring.open(KEY, sealed)
+    for path in (site.directory / "private").iterdir():
+        assert b"AGE-SECRET-KEY" not in path.read_bytes()
+    site.due()
+    keyring.destroy(KEY)  # destruction needs no master key
+
+
+@pytest.mark.parametrize("survivor", ["private", "header"])
+def test_a_destruction_that_was_cut_in_half_is_finished(site, keyring, sealed, survivor):
+    header = site.directory / "public" / f"{KEY}.json"
+    before = header.read_bytes()
+    private = site.directory / "private" / f"{KEY}.key"
+    wrapped = private.read_bytes()
+    site.due()
+    keyring.destroy(KEY)
+    if survivor == "header":
+        header.write_bytes(before)
+    else:
+        private.write_bytes(wrapped)
+    restarted = site.keyring()
+    restarted.destroy(KEY)
+    assert not private.exists()
+    assert next(key for key in restarted.keys() if key.key_id == KEY).destroyed_at is not None
+
+
+def test_anyone_can_check_the_format_with_the_age_program(keyring, sealed, tmp_path, age_program):
+    identity = tmp_path / "identity"
+    key = next(key for key in keyring.keys() if key.key_id == KEY)
+    identity.write_text(keyring._unwrap(key) + "\n")
+    opened = subprocess.run(
+        [age_program, "-d", "-i", identity], input=sealed, capture_output=True, check=True
+    )
+    assert opened.stdout == b"footage"

@@ -140,7 +140,7 @@ class FileKeyring(PublishedKeys):
             self._persist_tightening(policy)
             # From the period before: a camera's clock may lie a little behind (max_clock_offset).
             key_id = KeyId.covering(reading.earliest - policy.key_period, policy.key_period)
-            # In doubt, the keys of the believed hours exist already; a wild clock gets no wild number of keys.
+            # Never from the later reading: a wild clock gets no wild number of keys.
             until = reading.earliest + self._ahead
             while key_id.start <= until:
                 if self._header(key_id) is None:
@@ -237,7 +237,7 @@ class FileKeyring(PublishedKeys):
         except (OSError, InvalidTag, ValueError) as error:
             raise KeyUnavailable(
                 f"the key of {key.key_id} cannot be unwrapped: {type(error).__name__}",
-                hint="The file, its header's deadline or the master key was altered; restore them as they were.",
+                hint="The file, its header or the master key was altered; restore them as they were.",
             ) from error
 
     def _cipher(self, key_id: KeyId) -> ChaCha20Poly1305:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests import servers
 
 
 def program(name: str) -> str:
@@ -30,3 +34,17 @@ def age_program() -> str:
 @pytest.fixture(scope="session")
 def ffprobe_program() -> str:
     return program("ffprobe")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
+    with servers.seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        missing("PostgreSQL is not installed: apt-get install postgresql")
+    with servers.postgresql(tmp_path_factory.mktemp("postgresql")) as url:
+        yield url

@@ -76,7 +76,7 @@ class SegmentStore(Protocol):
         """Return the distinct key parts up to the next ``/`` after ``prefix``, sorted, each ending in ``/``.
 
         ``prefixes("segments/")`` gives the capture days that have objects, at a cost that grows
-        with the number of days and not of objects.
+        with the number of days and not of objects. A prefix that was emptied may be named for a while.
         """
 
     def time(self) -> datetime | None:

@@ -1,0 +1,107 @@
+"""Port SegmentStore: durable, verified, idempotent, and honest about absence. Every adapter runs this."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.fakes.segment_store import MemorySegmentStore
+from tests.servers import ACCESS, SECRET
+from videostore.domain.errors import IntegrityError, ObjectMissing
+from videostore.domain.segment import ObjectKey, Sha256Hex
+from videostore.store.decorators import Metered, Retrying
+from videostore.store.directory import DirectoryStore
+from videostore.store.s3 import S3Store
+
+A, B, C = (ObjectKey(f"segments/2026-11-{day}/camera/{day}.mp4.age") for day in (22, 23, 24))
+
+
+@pytest.fixture(params=["memory", "directory", "s3", "s3-versioned", "decorated"])
+def store(request, tmp_path):
+    match request.param:
+        case "memory":
+            return MemorySegmentStore()
+        case "directory":
+            return DirectoryStore.create(tmp_path / "store")
+        case "decorated":
+            return Metered(Retrying(DirectoryStore.create(tmp_path / "store")))
+        case _:
+            server = request.getfixturevalue("s3_server")
+            bucket = server.bucket(f"contract-{uuid.uuid4().hex[:12]}")
+            if request.param == "s3-versioned":
+                server.client().put_bucket_versioning(
+                    Bucket=bucket, VersioningConfiguration={"Status": "Enabled"}
+                )
+            return S3Store(endpoint=server.endpoint, bucket=bucket, credentials=(ACCESS, SECRET))
+
+
+def put(store, key, body=b"sealed"):
+    store.put(key, body, sha256=Sha256Hex(hashlib.sha256(body).hexdigest()))
+
+
+@pytest.mark.parametrize("body", [b"", b"x", bytes(range(256)) * 4096], ids=["empty", "a byte", "a megabyte"])
+def test_what_was_put_comes_back_unaltered(store, body):
+    put(store, A, body)
+    assert store.get(A) == body
+    assert store.size(A) == len(body)
+
+
+def test_the_same_bytes_again_are_no_error(store):
+    put(store, A)
+    put(store, A)
+    assert store.get(A) == b"sealed"
+
+
+def test_bytes_that_are_not_those_of_the_hash_are_not_stored(store):
+    with pytest.raises(IntegrityError):
+        store.put(A, b"altered", sha256=Sha256Hex("0" * 64))
+    assert store.size(A) is None
+
+
+def test_what_was_never_there_is_absent(store):
+    put(store, B)
+    assert store.size(A) is None
+    with pytest.raises(ObjectMissing):
+        store.get(A)
+
+
+def test_what_was_deleted_is_absent_and_deleting_again_is_no_error(store):
+    put(store, A)
+    put(store, A, b"another version")
+    put(store, B)
+    store.delete(A)
+    store.delete(A)
+    assert store.size(A) is None
+    with pytest.raises(ObjectMissing):
+        store.get(A)
+    assert [found.key for found in store.objects()] == [B]
+
+
+def test_a_listing_is_complete_in_order_and_by_prefix(store):
+    for key in (C, A, B):
+        put(store, key, key.encode())
+    listed = list(store.objects())
+    assert [found.key for found in listed] == [A, B, C]
+    assert [found.size_bytes for found in listed] == [len(key) for key in (A, B, C)]
+    assert [found.key for found in store.objects("segments/2026-11-23/")] == [B]
+    assert [found.key for found in store.objects(A)] == [A]
+    assert list(store.objects("segments/2025")) == []
+
+
+def test_a_listing_says_when_the_store_wrote(store):
+    put(store, A)
+    (found,) = store.objects()
+    assert abs(found.stored_at - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_prefixes_name_the_days_and_only_those_that_have_objects(store):
+    assert store.prefixes() == []
+    for key in (C, A, B):
+        put(store, key)
+    put(store, ObjectKey("presence/x"))
+    assert store.prefixes() == ["presence/", "segments/"]
+    assert store.prefixes("segments/") == [f"segments/2026-11-{day}/" for day in (22, 23, 24)]
+    assert store.prefixes("segments/2026-11-22/") == ["segments/2026-11-22/camera/"]

@@ -1,0 +1,140 @@
+"""What only one kind of store can get wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+
+import pytest
+
+from tests import servers
+from tests.contracts.test_segment_store import A, B, put
+from tests.fakes.segment_store import MemorySegmentStore
+from tests.servers import ACCESS, SECRET
+from videostore.domain.errors import DiskError, StoreRefused, StoreUnavailable
+from videostore.domain.segment import ObjectKey, Sha256Hex
+from videostore.store.decorators import Retrying
+from videostore.store.directory import MARKER, DirectoryStore
+from videostore.store.s3 import S3Store
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return DirectoryStore.create(tmp_path / "store")
+
+
+def test_a_disk_that_is_not_mounted_is_never_taken_for_absence(directory, tmp_path):
+    put(directory, A)
+    (tmp_path / "store" / MARKER).unlink()
+    for ask in (
+        lambda: directory.size(A),
+        lambda: directory.get(A),
+        lambda: directory.delete(A),
+        lambda: list(directory.objects()),
+        directory.prefixes,
+    ):
+        with pytest.raises(StoreUnavailable, match="not a store"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "key", ["../escape", "a/../../escape", "/etc/passwd", "a//b", ".hidden", "a/.hidden", ""]
+)
+def test_no_key_leads_out_of_the_store(directory, key):
+    with pytest.raises(StoreRefused):
+        put(directory, ObjectKey(key))
+
+
+def test_half_written_files_are_not_listed_and_old_ones_are_removed(directory, tmp_path):
+    put(directory, A)
+    half = (tmp_path / "store" / A).parent / ".half.1.tmp"
+    half.write_bytes(b"half")
+    assert [found.key for found in directory.objects()] == [A]
+    assert half.exists()
+    os.utime(half, (1, 1))
+    assert [found.key for found in directory.objects()] == [A]
+    assert not half.exists()
+
+
+def test_deleting_leaves_no_empty_directories(directory, tmp_path):
+    put(directory, A)
+    put(directory, B)
+    directory.delete(A)
+    directory.delete(B)
+    assert [path.name for path in (tmp_path / "store").iterdir()] == [MARKER]
+
+
+def test_something_in_the_way_is_an_error_with_a_hint(directory, tmp_path):
+    (tmp_path / "store" / "segments").write_text("in the way")
+    with pytest.raises(DiskError) as caught:
+        put(directory, A)
+    assert caught.value.hint
+
+
+def test_wrong_credentials_are_refused_and_no_retry_helps(s3_server):
+    bucket = s3_server.bucket(f"refused-{uuid.uuid4().hex[:12]}")
+    store = S3Store(endpoint=s3_server.endpoint, bucket=bucket, credentials=(ACCESS, "wrong-secret"))
+    for ask in (lambda: put(store, A), lambda: store.size(A), lambda: store.delete(A), store.prefixes):
+        with pytest.raises(StoreRefused) as caught:
+            ask()
+        assert "wrong-secret" not in f"{caught.value}{caught.value.hint}"
+
+
+def test_a_bucket_that_is_missing_is_not_an_empty_one(s3_server):
+    store = S3Store(endpoint=s3_server.endpoint, bucket="never-made", credentials=(ACCESS, SECRET))
+    for ask in (lambda: list(store.objects()), lambda: store.size(A), store.prefixes):
+        with pytest.raises((StoreRefused, StoreUnavailable)):
+            ask()
+
+
+def test_a_server_that_is_down_is_unavailable_and_never_absence(tmp_path):
+    with servers.seaweedfs(tmp_path) as server:
+        store = S3Store(endpoint=server.endpoint, bucket=server.bucket("down"), credentials=(ACCESS, SECRET))
+        put(store, A)
+        assert store.time() is not None
+        server.stop()
+        for ask in (lambda: store.size(A), lambda: store.get(A), lambda: list(store.objects()), store.time):
+            with pytest.raises(StoreUnavailable):
+                ask()
+
+
+class Flaky(MemorySegmentStore):
+    """Fails so many times before it answers."""
+
+    failures = 0
+
+    def _up(self):
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("not now")
+
+
+@pytest.mark.parametrize(("failures", "succeeds"), [(2, True), (3, False)])
+def test_a_store_that_stumbles_is_asked_again_and_one_that_is_down_is_not_asked_for_ever(failures, succeeds):
+    flaky = Flaky()
+    store = Retrying(flaky, attempts=3, longest_wait_seconds=0.01)
+    flaky.failures = failures
+    if succeeds:
+        put(store, A)
+        assert flaky.get(A) == b"sealed"
+    else:
+        with pytest.raises(StoreUnavailable):
+            put(store, A)
+
+
+def test_an_altered_put_is_refused_by_the_server_itself(s3_server):
+    bucket = s3_server.bucket(f"md5-{uuid.uuid4().hex[:12]}")
+    store = S3Store(endpoint=s3_server.endpoint, bucket=bucket, credentials=(ACCESS, SECRET))
+    altered: list[str] = []
+
+    def alter(request, **_):
+        altered.append(request.url)
+        request.body = b"altered"
+        request.headers["Content-Length"] = "7"
+
+    store._client.meta.events.register("before-send.s3.PutObject", alter)
+    with pytest.raises((StoreRefused, StoreUnavailable, Exception)):
+        store.put(A, b"sealed!", sha256=Sha256Hex(hashlib.sha256(b"sealed!").hexdigest()))
+    assert altered
+    assert store.size(A) is None

@@ -1,0 +1,153 @@
+"""Real servers for the tests: SeaweedFS and PostgreSQL, on loopback, gone with the test run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+ACCESS, SECRET = "test-access", "test-secret"
+_START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """``stop`` ends it for good."""
+
+    endpoint: str
+    stop: Callable[[], None]
+
+    def client(self):
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=ACCESS,
+            aws_secret_access_key=SECRET,
+            config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5),
+        )
+
+    def bucket(self, name: str) -> str:
+        self.client().create_bucket(Bucket=name)
+        return name
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports nobody listens on. SeaweedFS adds 10000 to a port for gRPC, so they are small."""
+    found: list[int] = []
+    for port in range(20_000 + os.getpid() % 10_000, 45_000):
+        with socket.socket() as one, socket.socket() as other:
+            try:
+                one.bind(("127.0.0.1", port))
+                other.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free ports")
+
+
+def until(what: Callable[[], bool], *, seconds: float, why: Callable[[], str] = lambda: "") -> None:
+    """Poll until ``what`` is true. Raises TimeoutError with ``why``."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds} s: {why()}")
+        time.sleep(0.05)
+
+
+@contextmanager
+def seaweedfs(directory: Path) -> Iterator[S3Server]:
+    """Run a SeaweedFS with its S3 gateway and one identity, ACCESS and SECRET."""
+    weed = Path(sys.executable).with_name("weed")
+    identity = {
+        "name": "admin",
+        "credentials": [{"accessKey": ACCESS, "secretKey": SECRET}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    master, volume, filer, s3 = free_ports(4)
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [weed, "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
+             f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",
+             f"-s3.config={directory / 's3.json'}", "-master.telemetry=false", "-volume.max=300", "-s3.port.iceberg=0", "-s3.port.lance=0"],
+            stdout=log, stderr=log, cwd=directory,
+        )  # fmt: skip
+
+    def stop() -> None:
+        process.kill()
+        process.wait()
+
+    server = S3Server(f"http://127.0.0.1:{s3}", stop)
+
+    def ready() -> bool:
+        try:
+            server.bucket("ready")
+            server.client().put_object(Bucket="ready", Key="ready", Body=b"ready")
+        except (BotoCoreError, ClientError):
+            if process.poll() is not None:
+                raise RuntimeError((directory / "log").read_text()[-2000:]) from None
+            return False
+        return True
+
+    try:
+        until(ready, seconds=_START_SECONDS, why=(directory / "log").read_text)
+        yield server
+    finally:
+        stop()
+
+
+@contextmanager
+def postgresql(directory: Path) -> Iterator[str]:
+    """Run a PostgreSQL and yield its URL with the database's name left out: ``postgresql://HOST:PORT/``."""
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
+    data = directory / "data"
+    (port,) = free_ports(1)
+    user: dict[str, object] = {}
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        nobody = pwd.getpwnam("postgres")
+        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        for path in (directory, *directory.parents):
+            if path.stat().st_uid == 0 and path != Path("/"):
+                path.chmod(path.stat().st_mode | 0o011)
+        shutil.chown(directory, nobody.pw_uid, nobody.pw_gid)
+    (directory / "password").write_text("postgres-secret")
+    (directory / "password").chmod(0o644)
+    subprocess.run(
+        [programs / "initdb", "-D", data, "-U", "tester", "-A", "scram-sha-256", "--no-sync",
+         f"--pwfile={directory / 'password'}", "-E", "UTF8", "--locale=C"],
+        check=True, capture_output=True, cwd=directory, **user,
+    )  # fmt: skip
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", str(directory)],
+            stdout=log, stderr=log, cwd=directory, **user,
+        )  # fmt: skip
+
+    def ready() -> bool:
+        done = subprocess.run(
+            [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True, check=False
+        )
+        return done.returncode == 0
+
+    try:
+        until(ready, seconds=_START_SECONDS, why=(directory / "log").read_text)
+        yield f"postgresql://127.0.0.1:{port}/"
+    finally:
+        process.terminate()
+        process.wait()

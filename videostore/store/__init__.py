@@ -1,0 +1,1 @@
+"""Keeps the sealed bytes of segments: a directory, or any S3."""

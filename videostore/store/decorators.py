@@ -1,0 +1,108 @@
+"""What any store gains by being wrapped: retries, and measurements."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TypeVar
+
+from tenacity import Retrying as Attempts
+from tenacity import retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from videostore import telemetry
+from videostore.domain.errors import ObjectMissing, StoreError, StoreUnavailable
+from videostore.domain.segment import ObjectKey, Sha256Hex
+from videostore.ports import SegmentStore, StoredObject
+
+Answer = TypeVar("Answer")
+
+
+class Retrying:
+    """Asks again, up to ``attempts`` times, when the store is unavailable; never when it refuses.
+
+    All requests are idempotent, so a put whose answer was lost may be sent again. Listings are not
+    repeated: half of one has gone to the caller already.
+    """
+
+    def __init__(self, store: SegmentStore, *, attempts: int = 3, longest_wait_seconds: float = 2.0) -> None:
+        self._store = store
+        self._attempts = attempts
+        self._wait = wait_random_exponential(multiplier=0.1, max=longest_wait_seconds)
+
+    def put(self, key: ObjectKey, body: bytes, *, sha256: Sha256Hex) -> None:
+        self._again(lambda: self._store.put(key, body, sha256=sha256))
+
+    def get(self, key: ObjectKey) -> bytes:
+        return self._again(lambda: self._store.get(key))
+
+    def size(self, key: ObjectKey) -> int | None:
+        return self._again(lambda: self._store.size(key))
+
+    def delete(self, key: ObjectKey) -> None:
+        self._again(lambda: self._store.delete(key))
+
+    def objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        return self._store.objects(prefix)
+
+    def prefixes(self, prefix: str = "") -> list[str]:
+        return self._again(lambda: self._store.prefixes(prefix))
+
+    def time(self) -> datetime | None:
+        return self._store.time()
+
+    def _again(self, ask: Callable[[], Answer]) -> Answer:
+        return Attempts(
+            retry=retry_if_exception_type(StoreUnavailable),
+            stop=stop_after_attempt(self._attempts),
+            wait=self._wait,
+            reraise=True,
+        )(ask)
+
+
+class Metered:
+    """Counts and times every request (``videostore_store_request_seconds``, ``…_errors_total``)."""
+
+    def __init__(self, store: SegmentStore) -> None:
+        self._store = store
+
+    def put(self, key: ObjectKey, body: bytes, *, sha256: Sha256Hex) -> None:
+        with _measured("put"):
+            self._store.put(key, body, sha256=sha256)
+
+    def get(self, key: ObjectKey) -> bytes:
+        with _measured("get"):
+            return self._store.get(key)
+
+    def size(self, key: ObjectKey) -> int | None:
+        with _measured("size"):
+            return self._store.size(key)
+
+    def delete(self, key: ObjectKey) -> None:
+        with _measured("delete"):
+            self._store.delete(key)
+
+    def objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        return self._store.objects(prefix)
+
+    def prefixes(self, prefix: str = "") -> list[str]:
+        with _measured("prefixes"):
+            return self._store.prefixes(prefix)
+
+    def time(self) -> datetime | None:
+        return self._store.time()
+
+
+@contextmanager
+def _measured(operation: str) -> Iterator[None]:
+    began = time.perf_counter()
+    try:
+        yield
+    except ObjectMissing:
+        raise
+    except StoreError as error:
+        telemetry.STORE_ERRORS.labels(operation=operation, kind=type(error).__name__).inc()
+        raise
+    finally:
+        telemetry.STORE_REQUESTS.labels(operation=operation).observe(time.perf_counter() - began)

@@ -19,6 +19,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+POSTGRESQL_LOGIN = ("tester", "postgres-secret")
 ACCESS, SECRET = "test-access", "test-secret"
 _START_SECONDS = 60
 
@@ -85,7 +86,8 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
         process = subprocess.Popen(
             [weed, "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
              f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",
-             f"-s3.config={directory / 's3.json'}", "-master.telemetry=false", "-volume.max=300", "-s3.port.iceberg=0", "-s3.port.lance=0"],
+             f"-s3.config={directory / 's3.json'}", "-master.telemetry=false", "-volume.max=300",
+             "-s3.port.iceberg=0", "-s3.port.lance=0"],
             stdout=log, stderr=log, cwd=directory,
         )  # fmt: skip
 
@@ -114,7 +116,10 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
 
 @contextmanager
 def postgresql(directory: Path) -> Iterator[str]:
-    """Run a PostgreSQL and yield its URL with the database's name left out: ``postgresql://HOST:PORT/``."""
+    """Run a PostgreSQL and yield ``postgresql://HOST:PORT/``; POSTGRESQL_LOGIN gets in.
+
+    It sorts text as English does, as an operator's database may: byte order has to be asked for.
+    """
     programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
     data = directory / "data"
     (port,) = free_ports(1)
@@ -126,11 +131,12 @@ def postgresql(directory: Path) -> Iterator[str]:
             if path.stat().st_uid == 0 and path != Path("/"):
                 path.chmod(path.stat().st_mode | 0o011)
         shutil.chown(directory, nobody.pw_uid, nobody.pw_gid)
-    (directory / "password").write_text("postgres-secret")
+    (directory / "password").write_text(POSTGRESQL_LOGIN[1])
     (directory / "password").chmod(0o644)
     subprocess.run(
-        [programs / "initdb", "-D", data, "-U", "tester", "-A", "scram-sha-256", "--no-sync",
-         f"--pwfile={directory / 'password'}", "-E", "UTF8", "--locale=C"],
+        [programs / "initdb", "-D", data, "-U", POSTGRESQL_LOGIN[0], "-A", "scram-sha-256", "--no-sync",
+         f"--pwfile={directory / 'password'}", "-E", "UTF8", "--locale=C.UTF-8",
+         "--locale-provider=icu", "--icu-locale=en-US"],
         check=True, capture_output=True, cwd=directory, **user,
     )  # fmt: skip
     with (directory / "log").open("wb") as log:

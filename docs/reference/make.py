@@ -127,7 +127,8 @@ def _default(field: FieldInfo) -> str:
 def _cli() -> str:
     root = typer.main.get_command(app)
     parts = [
-        "# Command line\n\nTimes are typed as `2026-11-24T14:00Z`, `2026-11-24 14:00 Europe/Geneva`, `yesterday 14:00`, "
+        "# Command line\n\n"
+        "Times are typed as `2026-11-24T14:00Z`, `2026-11-24 14:00 Europe/Geneva`, `yesterday 14:00`, "
         "`14:00`, `now` or `10m` (ago); without a zone they are UTC. Commands that print facts take `--json`. "
         "Exit codes: [codes](codes.md).\n"
     ]

@@ -31,6 +31,8 @@ Sha256Hex = NewType("Sha256Hex", str)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 SEGMENTS = "segments/"
+LONGEST_SEGMENT = timedelta(hours=1)
+"""No segment is longer: it bounds what a search for a moment has to look at."""
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 _KEY = re.compile(
     r"segments/(?P<day>\d{4}-\d\d-\d\d)/(?P<camera>[0-9a-f-]{36})/"
@@ -142,6 +144,10 @@ class Segment:
     key_period: timedelta
     size_bytes: int
     sha256: Sha256Hex
+
+    def __post_init__(self) -> None:
+        if self.span.duration > LONGEST_SEGMENT:
+            raise ValueError(f"a segment of {self.span.duration} is longer than {LONGEST_SEGMENT}")
 
     @property
     def key_id(self) -> KeyId:

@@ -1,0 +1,1 @@
+"""Index of segment facts: adapters of the port Catalogue."""

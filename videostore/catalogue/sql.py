@@ -1,0 +1,332 @@
+"""Catalogue in SQLite or PostgreSQL, by SQLAlchemy Core.
+
+SQLite (embedded): WAL for readers beside a writer, ``synchronous=FULL`` so that a committed row
+survives a power cut, ``secure_delete`` so that a forgotten row is overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from videostore.catalogue.tables import GAPS, SEGMENTS
+from videostore.domain.camera import CameraId
+from videostore.domain.errors import CatalogueUnavailable, SiteTooNew
+from videostore.domain.retention import SegmentState
+from videostore.domain.segment import (
+    EPOCH,
+    LONGEST_SEGMENT,
+    MICROSECOND,
+    Gap,
+    GapReason,
+    KeyId,
+    ObjectKey,
+    Segment,
+    Span,
+)
+from videostore.ports import Totals
+
+_STATE = {SegmentState.LIVE: 0, SegmentState.CONDEMNED: 1, SegmentState.ABSENT: 2}
+_BATCH = 500
+_PATIENCE_SECONDS = 30
+_WRITING = "videostore_writing"
+
+Item = TypeVar("Item")
+
+
+class SqlCatalogue:
+    """Port Catalogue. Safe to share between threads; processes share the database."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._insert: Any = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+
+    @classmethod
+    def open(cls, url: str, *, credentials: tuple[str, str] | None = None) -> SqlCatalogue:
+        """Connect and bring the tables up to date.
+
+        ``url`` is ``sqlite:///PATH`` or ``postgresql://HOST/DATABASE``. Raises CatalogueUnavailable,
+        or SiteTooNew if a newer version of the program made the tables.
+        """
+        catalogue = cls(_engine(url, credentials))
+        try:
+            with catalogue._transaction(write=True) as connection:
+                _migrate(connection)
+        except BaseException:
+            catalogue.close()
+            raise
+        return catalogue
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # --- coming in ---
+
+    def add(self, segment: Segment) -> None:
+        self.adopt([segment])
+
+    def adopt(self, segments: Iterable[Segment]) -> int:
+        new = 0
+        for batch in _batches(segments):
+            insert = self._insert(SEGMENTS).values([_row(segment) for segment in batch])
+            with self._transaction(write=True) as connection:
+                added = connection.execute(insert.on_conflict_do_nothing().returning(SEGMENTS.c.object_key))
+                new += len(added.all())
+        return new
+
+    def add_gap(self, gap: Gap) -> None:
+        insert = self._insert(GAPS).values(
+            camera_id=str(gap.camera_id),
+            start_us=_us(gap.span.start),
+            end_us=_us(gap.span.end),
+            reason=gap.reason.value,
+        )
+        with self._transaction(write=True) as connection:
+            connection.execute(insert.on_conflict_do_nothing())
+
+    # --- looking ---
+
+    def segments(self, cameras: Collection[CameraId], span: Span) -> list[Segment]:
+        overlap = sa.and_(
+            SEGMENTS.c.start_us > _us(span.start - LONGEST_SEGMENT),
+            SEGMENTS.c.start_us < _us(span.end),
+            SEGMENTS.c.end_us > _us(span.start),
+        )
+        return [
+            segment
+            for batch in _batches(sorted(str(camera) for camera in set(cameras)))
+            for segment in self._select(
+                _is(SegmentState.LIVE), SEGMENTS.c.camera_id.in_(batch), overlap, order=_BY_CAMERA
+            )
+        ]
+
+    def gaps(self, cameras: Collection[CameraId], span: Span) -> list[Gap]:
+        overlap = sa.and_(GAPS.c.start_us < _us(span.end), GAPS.c.end_us > _us(span.start))
+        found: list[Gap] = []
+        with self._transaction() as connection:
+            for batch in _batches(sorted(str(camera) for camera in set(cameras))):
+                query = sa.select(GAPS).where(GAPS.c.camera_id.in_(batch), overlap)
+                query = query.order_by(GAPS.c.camera_id, GAPS.c.start_us, GAPS.c.end_us, GAPS.c.reason)
+                found += [
+                    Gap(Span(_moment(start), _moment(end)), UUID(camera), GapReason(reason))
+                    for camera, start, end, reason in connection.execute(query)
+                ]
+        return found
+
+    def last_end(self, camera_id: CameraId) -> datetime | None:
+        newest = sa.select(sa.func.max(SEGMENTS.c.start_us)).where(SEGMENTS.c.camera_id == str(camera_id))
+        with self._transaction() as connection:
+            start = connection.execute(newest).scalar()
+            if start is None:
+                return None
+            query = sa.select(sa.func.max(SEGMENTS.c.end_us)).where(
+                SEGMENTS.c.camera_id == str(camera_id),
+                SEGMENTS.c.start_us > start - LONGEST_SEGMENT // MICROSECOND,
+            )
+            return _moment(connection.execute(query).scalar_one())
+
+    def known(self, keys: Collection[ObjectKey]) -> set[ObjectKey]:
+        found: set[ObjectKey] = set()
+        with self._transaction() as connection:
+            for batch in _batches(keys):
+                query = sa.select(SEGMENTS.c.object_key).where(SEGMENTS.c.object_key.in_(batch))
+                found |= {ObjectKey(key) for key in connection.execute(query).scalars()}
+        return found
+
+    def live(self, *, after: ObjectKey | None = None, limit: int = 1000) -> list[Segment]:
+        return self._select(
+            _is(SegmentState.LIVE),
+            SEGMENTS.c.object_key > (after or ""),
+            order=[SEGMENTS.c.object_key.asc()],
+            limit=limit,
+        )
+
+    def totals(self) -> Totals:
+        live = SEGMENTS.c.state == _STATE[SegmentState.LIVE]
+        query = sa.select(
+            sa.func.count(),
+            sa.func.sum(SEGMENTS.c.size_bytes),
+            sa.func.min(SEGMENTS.c.start_us),
+            sa.func.max(SEGMENTS.c.end_us),
+        ).where(live)
+        condemned = sa.select(sa.func.count()).where(_is(SegmentState.CONDEMNED))
+        with self._transaction() as connection:
+            count, size_bytes, oldest, newest = connection.execute(query).one()
+            return Totals(
+                segments=count,
+                size_bytes=int(size_bytes or 0),
+                condemned=connection.execute(condemned).scalar_one(),
+                oldest=None if oldest is None else _moment(oldest),
+                newest=None if newest is None else _moment(newest),
+            )
+
+    # --- going out ---
+
+    def key_ids(self, *, until: datetime) -> list[KeyId]:
+        return self._key_ids(_is(SegmentState.LIVE), SEGMENTS.c.key_start_us < _us(until))
+
+    def unfinished(self) -> list[KeyId]:
+        return self._key_ids(sa.not_(_is(SegmentState.LIVE)))
+
+    def condemn(self, key_id: KeyId) -> int:
+        return self._advance(_of(key_id), before=SegmentState.LIVE, after=SegmentState.CONDEMNED)
+
+    def condemned(self, key_id: KeyId) -> list[Segment]:
+        return self._select(_is(SegmentState.CONDEMNED), _of(key_id), order=_BY_CAMERA)
+
+    def mark_absent(self, keys: Collection[ObjectKey]) -> None:
+        for batch in _batches(keys):
+            named = SEGMENTS.c.object_key.in_(batch)
+            self._advance(named, before=SegmentState.CONDEMNED, after=SegmentState.ABSENT)
+
+    def absent(self, key_id: KeyId) -> list[Segment]:
+        return self._select(_is(SegmentState.ABSENT), _of(key_id), order=_BY_CAMERA)
+
+    def forget(self, keys: Collection[ObjectKey]) -> None:
+        for batch in _batches(keys):
+            gone = sa.delete(SEGMENTS).where(_is(SegmentState.ABSENT), SEGMENTS.c.object_key.in_(batch))
+            with self._transaction(write=True) as connection:
+                connection.execute(gone)
+
+    def forget_gaps(self, *, until: datetime) -> int:
+        with self._transaction(write=True) as connection:
+            return connection.execute(sa.delete(GAPS).where(GAPS.c.end_us < _us(until))).rowcount
+
+    # --- SQL ---
+
+    def _select(
+        self, *where: sa.ColumnElement[bool], order: Sequence[sa.ColumnElement[Any]], limit: int | None = None
+    ) -> list[Segment]:
+        query = sa.select(SEGMENTS.c.object_key, SEGMENTS.c.size_bytes).where(*where)
+        with self._transaction() as connection:
+            rows = connection.execute(query.order_by(*order).limit(limit)).all()
+        return [Segment.from_object_key(key, size_bytes=size_bytes) for key, size_bytes in rows]
+
+    def _key_ids(self, *where: sa.ColumnElement[bool]) -> list[KeyId]:
+        columns = (SEGMENTS.c.key_start_us, SEGMENTS.c.key_period_s)
+        query = sa.select(*columns).distinct().where(*where).order_by(*columns)
+        with self._transaction() as connection:
+            rows = connection.execute(query).all()
+        return [KeyId(_moment(start), timedelta(seconds=period)) for start, period in rows]
+
+    def _advance(self, which: sa.ColumnElement[bool], *, before: SegmentState, after: SegmentState) -> int:
+        change = sa.update(SEGMENTS).where(_is(before), which).values(state=_STATE[after])
+        with self._transaction(write=True) as connection:
+            return connection.execute(change).rowcount
+
+    @contextmanager
+    def _transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
+        try:
+            engine = self._engine.execution_options(**{_WRITING: write})
+            with engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise CatalogueUnavailable(
+                f"the catalogue does not answer: {reason}",
+                hint="Check `catalogue` in videostore.yaml and that the database runs and has room.",
+            ) from error
+
+
+_BY_CAMERA = [SEGMENTS.c.camera_id.asc(), SEGMENTS.c.start_us.asc(), SEGMENTS.c.object_key.asc()]
+
+
+def _engine(url: str, credentials: tuple[str, str] | None) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+        if parsed.drivername == "postgresql":
+            user, password = credentials or (None, None)
+            parsed = parsed.set(drivername="postgresql+psycopg")
+            if credentials:
+                parsed = parsed.set(username=user, password=password)
+            return sa.create_engine(
+                parsed, pool_pre_ping=True, connect_args={"connect_timeout": _PATIENCE_SECONDS // 3}
+            )
+        engine = sa.create_engine(parsed, connect_args={"timeout": _PATIENCE_SECONDS})
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        raise CatalogueUnavailable(
+            f"{url!r} is no catalogue: {error}",
+            hint="Write sqlite:///PATH or postgresql://HOST/DATABASE; PostgreSQL needs "
+            "`pip install 'videostore[postgresql]'`.",
+        ) from error
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # BEGIN is ours: see _begin_sqlite
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """A writer takes its lock at once: a reader that turns writer would fail instead of wait."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options()[_WRITING] else "BEGIN")
+
+
+def _migrate(connection: sa.Connection) -> None:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    scripts = ScriptDirectory.from_config(config)
+    if connection.dialect.name == "postgresql":  # several roles of a site start at once
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(0x76737472)))
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+        raise SiteTooNew(
+            f"the catalogue has the tables of a newer version ({current})",
+            hint="Install the version of videostore that made it, or a newer one.",
+        )
+    if current != scripts.get_current_head():
+        command.upgrade(config, "head")
+
+
+def _row(segment: Segment) -> dict[str, Any]:
+    return {
+        "object_key": segment.object_key,
+        "camera_id": str(segment.camera_id),
+        "start_us": _us(segment.span.start),
+        "end_us": _us(segment.span.end),
+        "key_start_us": _us(segment.key_id.start),
+        "key_period_s": int(segment.key_period.total_seconds()),
+        "size_bytes": segment.size_bytes,
+        "state": _STATE[SegmentState.LIVE],
+    }
+
+
+def _is(state: SegmentState) -> sa.ColumnElement[bool]:
+    return SEGMENTS.c.state == _STATE[state]
+
+
+def _of(key_id: KeyId) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        SEGMENTS.c.key_start_us == _us(key_id.start),
+        SEGMENTS.c.key_period_s == int(key_id.period.total_seconds()),
+    )
+
+
+def _us(moment: datetime) -> int:
+    return (moment - EPOCH) // MICROSECOND
+
+
+def _moment(us: int) -> datetime:
+    return EPOCH + int(us) * MICROSECOND
+
+
+def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while batch := list(islice(rest, _BATCH)):
+        yield batch

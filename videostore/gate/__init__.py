@@ -1,0 +1,1 @@
+"""The only door to footage: people, grants, playback and export."""

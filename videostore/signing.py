@@ -73,6 +73,16 @@ class SigningKey:
         return base64.b64encode(self._key.sign(_message(document, context))).decode()
 
 
+def is_public_key(text: str) -> bool:
+    """Say whether ``text`` is a public key as ``SigningKey.public`` writes it."""
+    try:
+        raw = base64.b64decode(text.removeprefix(PREFIX), validate=True)
+        Ed25519PublicKey.from_public_bytes(raw)
+    except (ValueError, TypeError, binascii.Error):
+        return False
+    return text.startswith(PREFIX)
+
+
 def verify(document: Mapping[str, Json], signature: str, *, public: str, context: str) -> bool:
     """Say whether ``signature`` is by the key ``public``; anything malformed is just not valid."""
     try:

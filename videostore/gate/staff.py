@@ -67,10 +67,10 @@ class FileStaffDirectory:
         expected = self._decoy if person is None else str(person["password"])
         with self._hashing:
             try:
-                matches = self._hasher.verify(expected, _bytes(password))
+                self._hasher.verify(expected, _bytes(password))
             except (VerificationError, InvalidHashError):
-                matches = False
-        return matches and person is not None
+                return False
+        return person is not None
 
     # --- what the command line does ---
 
@@ -155,7 +155,7 @@ class FileStaffDirectory:
             return _acknowledgement(person, person["acknowledgements"][-1])
 
     def revoke(self, staff_id: str, approval_id: str | None = None) -> list[str]:
-        """Withdraw one approval, or all. Returns the ids withdrawn. Raises RequestInvalid if there is none."""
+        """Withdraw one approval, or all. Returns the ids. Raises RequestInvalid if there is no such one."""
         with self._change(staff_id) as person:
             ids = [paper["id"] for paper in person["approvals"] if approval_id in {None, paper["id"]}]
             if approval_id is not None and not ids:
@@ -274,7 +274,7 @@ def _signed(paper: _Person, public: str, context: str) -> bool:
 
 
 def _is_self(person: _Person, approver: str, public: str | None) -> bool:
-    return approver.casefold() == person["id"] or public == person["public_key"]
+    return bool(approver.casefold() == person["id"] or public == person["public_key"])
 
 
 def _login(person: _Person) -> str:

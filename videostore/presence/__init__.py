@@ -1,0 +1,1 @@
+"""Entry/exit records: kept for at most 24 hours."""

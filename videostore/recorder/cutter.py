@@ -1,0 +1,106 @@
+"""Where a stream is cut, and which moment its frames count as captured. Pure.
+
+Frames of one group (a keyframe and what depends on it) stay together; a segment is whole groups, as
+many as reach the target duration. All ticks are of the stream's time base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from fractions import Fraction
+
+from videostore.domain.errors import CameraStreamInvalid
+from videostore.domain.segment import MICROSECOND, capture_time
+from videostore.ports import Packet
+
+LONGEST_GROUP = timedelta(seconds=60)
+"""A camera that sends no keyframe for so long is not recorded: nothing could be cut."""
+JUMP = timedelta(seconds=10)
+"""A step of timestamps beyond this is a new stream."""
+SLEW = timedelta(milliseconds=20)
+"""How far one segment may be moved against the end of the one before, to follow the clock."""
+TOLERANCE = timedelta(milliseconds=500)
+"""A disagreement beyond this is no jitter: the segment is placed anew, and what is between is a gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A keyframe and the frames after it. ``duration`` in ticks reaches to the frame that follows."""
+
+    packets: Sequence[Packet]
+    duration: int
+
+
+class Cutter:
+    """Collects packets into groups. Packets before the first keyframe are left out."""
+
+    def __init__(self, time_base: Fraction) -> None:
+        self._time_base = time_base
+        self._packets: list[Packet] = []
+
+    def add(self, packet: Packet) -> Group | None:
+        """Take a packet; return the group that it completes. Raises CameraStreamInvalid if time jumps."""
+        if not self._packets:
+            if packet.keyframe:
+                self._packets.append(packet)
+            return None
+        step = packet.dts - self._packets[-1].dts
+        if step <= 0 or step * self._time_base > JUMP.total_seconds():
+            raise CameraStreamInvalid("the camera's timestamps jump", hint="The recorder connects again.")
+        if packet.keyframe:
+            return self._complete(packet)
+        self._packets.append(packet)
+        if (packet.dts - self._packets[0].dts) * self._time_base > LONGEST_GROUP.total_seconds():
+            raise CameraStreamInvalid(
+                f"no keyframe for {LONGEST_GROUP.seconds} s",
+                hint="Set a keyframe interval of 1 to 4 seconds.",
+            )
+        return None
+
+    def flush(self) -> Group | None:
+        """Return what is left when the stream ends; its last frame counts as long as the one before."""
+        if not self._packets:
+            return None
+        last = self._packets[-1]
+        before = (
+            self._packets[-2].dts if len(self._packets) > 1 else last.dts - int(1 / (25 * self._time_base))
+        )
+        duration = last.dts - self._packets[0].dts + max(1, last.dts - before)
+        group, self._packets = Group(self._packets, duration), []
+        return group
+
+    def _complete(self, packet: Packet) -> Group:
+        group = Group(self._packets, packet.dts - self._packets[0].dts)
+        self._packets = [packet]
+        return group
+
+
+class Timeline:
+    """Places segments of one connection on the time line of the site.
+
+    A segment begins where the one before ended, give or take SLEW, as long as the measured time agrees
+    within TOLERANCE. No segment begins after its first frame was received: that would lengthen its life.
+    """
+
+    def __init__(self, *, max_offset: timedelta) -> None:
+        self._max_offset = max_offset
+        self._end: datetime | None = None
+
+    def place(self, first: Packet) -> datetime:
+        """Return the moment at which the segment that begins with ``first`` begins."""
+        measured = capture_time(first.claimed_at, first.received_at, max_offset=self._max_offset)
+        if self._end is None or abs(measured - self._end) > TOLERANCE:
+            return measured
+        slewed = self._end + min(SLEW, max(-SLEW, measured - self._end))
+        return min(slewed, first.received_at)
+
+    def ended(self, end: datetime) -> None:
+        """Note where the segment ended."""
+        self._end = end
+
+
+def ticks_to_time(ticks: int, time_base: Fraction) -> timedelta:
+    """Return a duration, rounded down to the microsecond."""
+    return int(ticks * time_base * 1_000_000) * MICROSECOND

@@ -1,0 +1,59 @@
+"""Frames into fragmented MP4 (CMAF), by libav; frames are copied, never encoded again."""
+
+from __future__ import annotations
+
+import io
+
+import av
+import av.error
+import av.video
+
+from videostore.domain.errors import CameraStreamInvalid
+from videostore.ports import Packet, StreamInfo
+from videostore.recorder.cutter import Group
+
+_OPTIONS = {"movflags": "cmaf+empty_moov+frag_keyframe+skip_trailer"}
+
+
+class Muxer:
+    """Writes each group of one stream as a fragmented MP4 of one fragment, its first frame at time zero."""
+
+    def __init__(self, info: StreamInfo) -> None:
+        self._info = info
+        self._template: av.video.stream.VideoStream | None = None
+
+    def mux(self, group: Group) -> bytes:
+        """Raises CameraStreamInvalid if the frames are not what the stream said they are."""
+        try:
+            if self._template is None:
+                self._template = self._describe(group.packets[0])
+            return self._write(group, self._template)
+        except av.error.FFmpegError as error:
+            raise CameraStreamInvalid(
+                f"the camera's frames cannot be packed: {error.strerror}", hint="The recorder connects again."
+            ) from error
+
+    def _describe(self, keyframe: Packet) -> av.video.stream.VideoStream:
+        """Have libav read the parameter sets: from the keyframe, else from the stream's own header."""
+        for data in (keyframe.data, self._info.extradata + keyframe.data):
+            container = av.open(io.BytesIO(data), format=self._info.codec)
+            stream = container.streams.video[0]
+            if stream.codec_context.extradata and stream.codec_context.width:
+                return stream
+        raise CameraStreamInvalid("the camera sends no parameter sets", hint="Restart the camera.")
+
+    def _write(self, group: Group, template: av.video.stream.VideoStream) -> bytes:
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format="mp4", options=_OPTIONS) as output:
+            stream = output.add_stream_from_template(template)
+            stream.time_base = self._info.time_base
+            origin = group.packets[0].dts
+            ends = [packet.dts for packet in group.packets[1:]] + [origin + group.duration]
+            for packet, end in zip(group.packets, ends, strict=True):
+                copy = av.Packet(packet.data)
+                copy.stream, copy.time_base = stream, self._info.time_base
+                copy.pts, copy.dts = packet.pts - origin, packet.dts - origin
+                copy.duration = end - packet.dts
+                copy.is_keyframe = packet.keyframe
+                output.mux(copy)
+        return buffer.getvalue()

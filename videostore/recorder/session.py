@@ -1,0 +1,208 @@
+"""Records one camera: connects, cuts, seals, spools; connects again for as long as it is told to."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from threading import Event
+
+from videostore import telemetry
+from videostore.domain import cmaf
+from videostore.domain.camera import Camera
+from videostore.domain.errors import (
+    CameraStreamInvalid,
+    CameraUnreachable,
+    DiskError,
+    KeyringError,
+    VideostoreError,
+)
+from videostore.domain.segment import Gap, GapReason, KeyId, Segment, Span
+from videostore.ports import CameraSource, CameraStream, Packet, PublicKeys, StreamInfo
+from videostore.recorder.cutter import TOLERANCE, Cutter, Group, Timeline, ticks_to_time
+from videostore.recorder.muxer import Muxer
+from videostore.recorder.spool import Spool, facts_of
+from videostore.sealing import seal
+
+log = telemetry.logger("recorder")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What all cameras of a recorder share. ``key_period`` follows the policy."""
+
+    source: CameraSource
+    spool: Spool
+    keys: PublicKeys
+    key_period: Callable[[], timedelta]
+    segment: timedelta
+    max_clock_offset: timedelta
+    now: Callable[[], datetime]
+
+
+class CameraSession:
+    """One camera. ``credentials`` is asked at every connection: passwords change."""
+
+    def __init__(
+        self, camera: Camera, recording: Recording, *, credentials: Callable[[], tuple[str, str] | None]
+    ) -> None:
+        self._camera = camera
+        self._recording = recording
+        self._credentials = credentials
+        progress = recording.spool.progress(camera.id)
+        self._end = progress.end or recording.now()
+        self._sequence = progress.next_sequence
+        self._why = GapReason.RECORDER_DOWN if progress.end else GapReason.CAMERA_UNREACHABLE
+        self._log = log.bind(camera_id=str(camera.id))
+
+    def run(self, stop: Event) -> None:
+        """Record until ``stop`` is set; what was received by then is spooled."""
+        failures = 0
+        while not stop.is_set():
+            sequence = self._sequence
+            try:
+                with closing(self._recording.source.open(self._camera.url, self._credentials())) as stream:
+                    telemetry.CAMERA_CONNECTS.labels(camera_id=str(self._camera.id)).inc()
+                    self._log.info("camera.connected", codec=stream.info.codec, width_px=stream.info.width_px)
+                    self._record(stream, stop)
+            except VideostoreError as error:
+                self._why = _reason(error)
+                self._log.warning("camera.lost", error=str(error), hint=error.hint)
+            except Exception as error:  # noqa: BLE001 - one camera never ends the others
+                self._why = GapReason.STREAM_ERROR
+                self._log.error("camera.failed", error=f"{type(error).__name__}: {error}")
+            telemetry.CAMERA_UP.labels(camera_id=str(self._camera.id)).set(0)
+            failures = 0 if self._sequence > sequence else failures + 1
+            stop.wait(_pause(failures))
+        self._why = GapReason.RECORDER_DOWN
+
+    def _record(self, stream: CameraStream, stop: Event) -> None:
+        assembly = _Assembly(self, stream.info)
+        cutter = Cutter(stream.info.time_base)
+        telemetry.CAMERA_UP.labels(camera_id=str(self._camera.id)).set(1)
+        try:
+            for packet in stream.packets():
+                self._count(packet)
+                group = cutter.add(packet)
+                if group is not None:
+                    assembly.add(group)
+                if stop.is_set():
+                    break
+        finally:
+            rest = cutter.flush()
+            if rest is not None:
+                assembly.add(rest)
+            assembly.close()
+
+    def _count(self, packet: Packet) -> None:
+        name = str(self._camera.id)
+        telemetry.CAMERA_FRAMES.labels(camera_id=name).inc()
+        telemetry.CAMERA_BYTES.labels(camera_id=name).inc(len(packet.data))
+        telemetry.CAMERA_LAST_FRAME.labels(camera_id=name).set(packet.received_at.timestamp())
+
+    # --- what an assembly needs ---
+
+    def sealed(self, span: Span, movie: bytes) -> tuple[Segment, bytes]:
+        key_id = KeyId.covering(span.start, self._recording.key_period())
+        sealed = seal(movie, recipient=self._recording.keys.recipient(key_id))
+        return (
+            facts_of(sealed, camera_id=self._camera.id, span=span, sequence=self._sequence, key_id=key_id),
+            sealed,
+        )
+
+    def begins(self, start: datetime) -> None:
+        """Note that footage goes on at ``start``: what is missing before it is a gap."""
+        if start - self._end > TOLERANCE:
+            gap = Gap(Span(self._end, start), self._camera.id, self._why)
+            self._recording.spool.add_gap(gap)
+            telemetry.GAP_SECONDS.labels(camera_id=str(self._camera.id), reason=gap.reason.value).inc(
+                gap.span.duration.total_seconds()
+            )
+            self._log.warning(
+                "footage.gap", reason=gap.reason.value, seconds=gap.span.duration.total_seconds()
+            )
+
+    def commit(self, segment: Segment, sealed: bytes, groups: list[Segment]) -> None:
+        self._recording.spool.commit(segment, sealed, groups=groups)
+        self._sequence += 1
+        self._end = max(self._end, segment.span.end)
+        telemetry.SEGMENTS_SEALED.labels(camera_id=str(self._camera.id)).inc()
+
+    @property
+    def recording(self) -> Recording:
+        return self._recording
+
+    @property
+    def camera(self) -> Camera:
+        return self._camera
+
+
+class _Assembly:
+    """The segment being recorded, of one connection: its groups in memory, and sealed in the spool."""
+
+    def __init__(self, session: CameraSession, info: StreamInfo) -> None:
+        self._session = session
+        self._info = info
+        self._muxer = Muxer(info)
+        self._timeline = Timeline(max_offset=session.recording.max_clock_offset)
+        self._start: datetime | None = None
+        self._ticks = 0
+        self._movies: list[cmaf.Movie] = []
+        self._groups: list[Segment] = []
+
+    def add(self, group: Group) -> None:
+        movie = self._muxer.mux(group)
+        if self._start is None:
+            self._start = self._timeline.place(group.packets[0])
+            self._session.begins(self._start)
+            self._measure_offset(group.packets[0])
+        span = Span(self._at(self._ticks), self._at(self._ticks + group.duration))
+        facts, sealed = self._session.sealed(span, movie)
+        self._session.recording.spool.keep_group(facts, sealed)
+        self._movies.append(cmaf.parse(movie))
+        self._groups.append(facts)
+        self._ticks += group.duration
+        if ticks_to_time(self._ticks, self._info.time_base) >= self._session.recording.segment:
+            self.close()
+
+    def close(self) -> None:
+        """Make a segment of the groups so far."""
+        if self._start is None or not self._movies:
+            return
+        span = Span(self._start, self._at(self._ticks))
+        fragments = [fragment for movie in self._movies for fragment in movie.fragments]
+        segment, sealed = self._session.sealed(span, cmaf.join(self._movies[0].init, fragments))
+        self._session.commit(segment, sealed, self._groups)
+        self._timeline.ended(span.end)
+        self._start, self._ticks, self._movies, self._groups = None, 0, [], []
+
+    def _at(self, ticks: int) -> datetime:
+        assert self._start is not None
+        return self._start + ticks_to_time(ticks, self._info.time_base)
+
+    def _measure_offset(self, packet: Packet) -> None:
+        if packet.claimed_at is not None:
+            offset = (packet.received_at - packet.claimed_at).total_seconds()
+            telemetry.CAMERA_CLOCK_OFFSET.labels(camera_id=str(self._session.camera.id)).set(offset)
+
+
+def _reason(error: VideostoreError) -> GapReason:
+    match error:
+        case CameraStreamInvalid():
+            return GapReason.STREAM_ERROR
+        case DiskError():
+            return GapReason.SPOOL_OVERRUN
+        case KeyringError():
+            return GapReason.RECORDER_DOWN
+        case CameraUnreachable() | _:
+            return GapReason.CAMERA_UNREACHABLE
+
+
+def _pause(failures: int) -> float:
+    """Exponential, with full jitter, so that cameras of one switch do not return in step. Seconds."""
+    ceiling = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures, 10))
+    return random.uniform(_FIRST_PAUSE / 2, ceiling)  # noqa: S311 - no secret

@@ -1,0 +1,191 @@
+"""RTSP cameras, by libav (FFmpeg's libraries): RTP over TCP, basic and digest authentication.
+
+The wall clock of a frame comes from the camera's RTCP sender reports; libav hands it out as side data
+(``AVProducerReferenceTime``: microseconds since the Unix epoch).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import av
+import av.container
+import av.error
+import av.logging
+
+from videostore.domain.camera import redact
+from videostore.domain.errors import (
+    CameraError,
+    CameraNotRtsp,
+    CameraRefused,
+    CameraStreamInvalid,
+    CameraUnreachable,
+)
+from videostore.domain.segment import EPOCH, MICROSECOND
+from videostore.ports import Packet, StreamInfo
+
+CODECS = frozenset({"h264", "hevc"})
+_OPENING = timedelta(seconds=10)
+
+av.logging.set_level(None)
+
+
+class RtspSource:
+    """Port CameraSource. ``stall`` is the silence after which a camera counts as gone."""
+
+    def __init__(self, *, stall: timedelta, now: Callable[[], datetime]) -> None:
+        self._stall = stall
+        self._now = now
+
+    def open(self, url: str, credentials: tuple[str, str] | None) -> RtspStream:
+        _knock(url)
+        with _translated(url):
+            container = av.open(
+                _with_credentials(url, credentials),
+                options={"rtsp_transport": "tcp", "fflags": "nobuffer", "analyzeduration": "500000"},
+                timeout=(_OPENING.total_seconds(), self._stall.total_seconds()),
+            )
+        try:
+            return RtspStream(container, url, self._now)
+        except CameraError:
+            container.close()
+            raise
+
+
+class RtspStream:
+    """Port CameraStream; a context manager."""
+
+    def __init__(self, container: av.container.InputContainer, url: str, now: Callable[[], datetime]) -> None:
+        videos = container.streams.video
+        if not videos:
+            raise CameraStreamInvalid(f"{url} sends no video", hint="Choose another stream of the camera.")
+        self._container, self._stream, self._url, self._now = container, videos[0], url, now
+        context = self._stream.codec_context
+        if context.name not in CODECS:
+            raise CameraStreamInvalid(
+                f"{url} sends {context.name}, which cannot be recorded",
+                hint="Set the camera to H.264 or H.265.",
+            )
+        if not context.width or self._stream.time_base is None:
+            raise CameraStreamInvalid(
+                f"{url} sends a stream that cannot be read", hint="Set the camera to H.264, or restart it."
+            )
+        self.info = StreamInfo(
+            codec=context.name,
+            width_px=context.width,
+            height_px=context.height,
+            time_base=Fraction(self._stream.time_base),
+            extradata=bytes(context.extradata or b""),
+        )
+
+    def __enter__(self) -> RtspStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._container.close()
+
+    def packets(self) -> Iterator[Packet]:
+        pts: int | None = None
+        with _translated(self._url):
+            for packet in self._container.demux(self._stream):
+                if not packet.size:
+                    break
+                if packet.pts is None and pts is not None:
+                    continue  # nothing says when it was: the cutter sees the hole
+                pts = packet.pts or 0  # libav gives the very first packet no time: it is time zero
+                yield Packet(
+                    data=bytes(packet),
+                    pts=pts,
+                    dts=pts if packet.dts is None else packet.dts,
+                    keyframe=packet.is_keyframe,
+                    received_at=self._now(),
+                    claimed_at=_claimed(packet),
+                )
+        raise CameraUnreachable(
+            f"{self._url} ended its stream", hint="The recorder connects again by itself."
+        )
+
+
+def _claimed(packet: av.Packet[Any]) -> datetime | None:
+    if not packet.has_sidedata("prft"):
+        return None
+    (wall_us,) = struct.unpack_from("<q", bytes(packet.get_sidedata("prft")))
+    try:
+        return EPOCH + int(wall_us) * MICROSECOND
+    except OverflowError:
+        return None
+
+
+def _knock(url: str) -> None:
+    """Say quickly and plainly whether anything listens, and whether it speaks RTSP."""
+    parts = urlsplit(url)
+    if parts.scheme != "rtsp":
+        return
+    host = parts.hostname or ""
+    try:
+        with socket.create_connection((host, parts.port or 554), timeout=5) as connection:
+            request = f"OPTIONS {url} RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: videostore\r\n\r\n"
+            connection.sendall(request.encode())
+            answer = connection.recv(64)
+    except socket.gaierror as error:
+        raise CameraUnreachable(f"there is no host {host!r}", hint="Check the name in the URL.") from error
+    except (OSError, ValueError) as error:
+        raise CameraUnreachable(
+            f"{url} does not answer: {error}", hint="Check address, port, cable and that the camera is on."
+        ) from error
+    if not answer.startswith(b"RTSP/"):
+        raise CameraNotRtsp(
+            f"{url} is not an RTSP server", hint="Check the port: RTSP is usually 554, a web page 80 or 443."
+        )
+
+
+class _translated:  # noqa: N801 - reads as a phrase
+    """Turns libav's errors into ours. libav names URLs with their password: nothing of them is kept."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if not isinstance(error, av.error.FFmpegError | OSError):
+            return
+        reason = redact(error.strerror or type(error).__name__)
+        match error:
+            case av.error.HTTPUnauthorizedError() | av.error.HTTPForbiddenError():
+                raise CameraRefused(
+                    f"{self._url} refuses the user or password",
+                    hint="Put user:password in a file and name it with --credentials-file.",
+                ) from None
+            case av.error.HTTPClientError():
+                raise CameraStreamInvalid(
+                    f"{self._url} has no such stream: {reason}",
+                    hint="Look up the path in the camera's manual.",
+                ) from None
+            case av.error.InvalidDataError() | av.error.ProtocolNotFoundError():
+                raise CameraStreamInvalid(
+                    f"{self._url} sends what cannot be read: {reason}", hint="Set the camera to H.264."
+                ) from None
+            case _:
+                raise CameraUnreachable(
+                    f"{self._url} does not answer: {reason}",
+                    hint="Check address, port, cable and that the camera is on.",
+                ) from None
+
+
+def _with_credentials(url: str, credentials: tuple[str, str] | None) -> str:
+    if credentials is None:
+        return url
+    user, password = (quote(part, safe="") for part in credentials)
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.netloc}"))

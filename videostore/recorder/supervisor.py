@@ -1,0 +1,87 @@
+"""A recorder: one thread a camera, one for uploads; follows the list of cameras while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from threading import Event, Thread
+
+from videostore import telemetry
+from videostore.domain.camera import Camera, CameraId
+from videostore.domain.errors import VideostoreError
+from videostore.recorder.session import CameraSession, Recording
+from videostore.recorder.upload import Uploader
+
+log = telemetry.logger("recorder")
+
+_FOLLOW_SECONDS = 1.0
+_PATIENCE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    camera: Camera
+    stop: Event
+    thread: Thread
+
+
+class Recorder:
+    """Records all enabled cameras. ``credentials`` resolves those of a camera, at each connection."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        uploader: Uploader,
+        *,
+        cameras: Callable[[], Iterable[Camera]],
+        credentials: Callable[[Camera], tuple[str, str] | None],
+    ) -> None:
+        self._recording = recording
+        self._uploader = uploader
+        self._cameras = cameras
+        self._credentials = credentials
+        self._running: dict[CameraId, _Running] = {}
+
+    def run(self, stop: Event) -> None:
+        """Record until ``stop`` is set, then upload what is left."""
+        promoted = self._recording.spool.recover()
+        if promoted:
+            log.info("spool.recovered", groups=promoted)
+        end_upload = Event()
+        uploads = Thread(target=self._uploader.run, args=[end_upload], name="upload")
+        uploads.start()
+        try:
+            while not stop.is_set():
+                self._follow()
+                stop.wait(_FOLLOW_SECONDS)
+        finally:
+            self._stop(list(self._running.values()))
+            end_upload.set()
+            uploads.join(_PATIENCE_SECONDS)
+            try:
+                self._uploader.upload_all()
+            except VideostoreError as error:
+                log.warning("upload.left", error=str(error), hint="The next start goes on from the spool.")
+
+    def _follow(self) -> None:
+        wanted = {camera.id: camera for camera in self._cameras() if camera.enabled and not camera.removed}
+        self._stop([one for one in self._running.values() if wanted.get(one.camera.id) != one.camera])
+        for camera in wanted.values():
+            if camera.id not in self._running:
+                self._start(camera)
+
+    def _start(self, camera: Camera) -> None:
+        session = CameraSession(camera, self._recording, credentials=lambda: self._credentials(camera))
+        stop = Event()
+        thread = Thread(target=session.run, args=[stop], name=f"camera {camera.name}", daemon=True)
+        self._running[camera.id] = _Running(camera, stop, thread)
+        thread.start()
+        log.info("camera.started", camera_id=str(camera.id), name=camera.name)
+
+    def _stop(self, running: list[_Running]) -> None:
+        for one in running:
+            one.stop.set()
+        for one in running:
+            one.thread.join(_PATIENCE_SECONDS)
+            del self._running[one.camera.id]
+            log.info("camera.stopped", camera_id=str(one.camera.id))

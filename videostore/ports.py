@@ -17,6 +17,7 @@ from videostore.domain.access import Dossier
 from videostore.domain.camera import CameraId
 from videostore.domain.clock import Reading
 from videostore.domain.ledger import Event, Json, Record
+from videostore.domain.presence import Passage
 from videostore.domain.segment import Gap, KeyId, ObjectKey, Segment, Sha256Hex, Span
 
 
@@ -233,6 +234,13 @@ class StaffDirectory(Protocol):
 
     def verify_password(self, staff_id: str, password: str) -> bool:
         """Say whether this is the person's password, in the same time whether or not the person exists."""
+
+
+class PresenceRecords(Protocol):
+    """What the entry/exit records say. tests/rooms/test_presence.py holds its tests; one adapter."""
+
+    def on_premises(self, at: datetime) -> list[Passage]:
+        """Return the last passage of everybody who was inside at ``at``, ordered by badge."""
 
 
 # --- cameras ---------------------------------------------------------------------------------

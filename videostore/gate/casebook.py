@@ -1,0 +1,106 @@
+"""Incidents, requests and grants as the ledger tells them: what is allowed and what is on record are one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from threading import Lock
+from typing import Any
+from uuid import UUID
+
+from videostore.domain.access import Dossier, Grant, Incident, Mode, Purpose, Request
+from videostore.domain.errors import LedgerBroken
+from videostore.domain.ledger import Event, Json, Record
+from videostore.domain.segment import Span
+from videostore.ports import Ledger
+
+
+@dataclass(slots=True)
+class Casebook:
+    """Follows a ledger. ``decided`` holds ids of granted requests, ``withdrawn`` ids of approvals."""
+
+    ledger: Ledger
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    requests: dict[str, Request] = field(default_factory=dict)
+    grants: dict[str, Grant] = field(default_factory=dict)
+    decided: set[str] = field(default_factory=set)
+    withdrawn: set[str] = field(default_factory=set)
+    _approvals: dict[str, set[str]] = field(default_factory=dict)
+    _read: int = -1
+    _lock: Lock = field(default_factory=Lock)
+
+    def follow(self) -> None:
+        """Take in what was recorded since. Raises LedgerBroken or LedgerUnavailable: the door stays shut."""
+        with self._lock:
+            for record in self.ledger.records(after=self._read):
+                try:
+                    self._take(record)
+                except (KeyError, ValueError, TypeError) as error:
+                    raise LedgerBroken(
+                        f"record {record.sequence} does not hold what it should: {error}"
+                    ) from error
+                self._read = record.sequence
+
+    def valid(self, dossier: Dossier | None) -> Dossier | None:
+        """Return the dossier with every withdrawal on record, whatever the person's file says."""
+        if dossier is None:
+            return None
+        approvals = [
+            replace(paper, revoked=paper.revoked or paper.id in self.withdrawn) for paper in dossier.approvals
+        ]
+        return replace(dossier, approvals=approvals)
+
+    def _take(self, record: Record) -> None:
+        body: Mapping[str, Any] = record.body
+        match record.event:
+            case Event.INCIDENT_OPENED:
+                self.incidents[body["incident_id"]] = Incident(
+                    body["incident_id"], Purpose(body["purpose"]), body["reference"], record.actor, record.at
+                )
+            case Event.INCIDENT_CLOSED:
+                incident = self.incidents[body["incident_id"]]
+                self.incidents[incident.id] = replace(incident, closed_at=record.at)
+            case Event.REQUESTED:
+                self.requests[body["request_id"]] = _request(record.actor, body)
+            case Event.GRANTED:
+                self.decided.add(body["request_id"])
+                self.grants[body["grant_id"]] = Grant(
+                    id=body["grant_id"],
+                    request=self.requests[body["request_id"]],
+                    granted_at=record.at,
+                    expires_at=datetime.fromisoformat(body["expires_at"]),
+                    second_person=body["second_person"],
+                )
+            case Event.GRANT_REVOKED:
+                grant = self.grants[body["grant_id"]]
+                self.grants[grant.id] = replace(grant, revoked=True)
+            case Event.STAFF_APPROVED:
+                self._approvals.setdefault(body["staff_id"], set()).add(body["approval_id"])
+            case Event.STAFF_REVOKED:
+                self.withdrawn |= self._approvals.get(body["staff_id"], set())
+            case _:
+                pass
+
+
+def request_body(request: Request) -> dict[str, Json]:
+    """Return what the ledger keeps of a request."""
+    return {
+        "request_id": request.id,
+        "incident_id": request.incident_id,
+        "cameras": [str(camera) for camera in sorted(request.cameras)],
+        "start": request.span.start.isoformat(),
+        "end": request.span.end.isoformat(),
+        "mode": request.mode.value,
+    }
+
+
+def _request(staff_id: str, body: Mapping[str, Any]) -> Request:
+    return Request(
+        id=body["request_id"],
+        staff_id=staff_id,
+        incident_id=body["incident_id"],
+        cameras=frozenset(UUID(camera) for camera in body["cameras"]),
+        span=Span(datetime.fromisoformat(body["start"]), datetime.fromisoformat(body["end"])),
+        mode=Mode(body["mode"]),
+    )

@@ -71,7 +71,7 @@ def _codes() -> str:
     events = ((f"`{event.value}`",) for event in Event)
     return (
         "# Codes\n\n## Exit codes\n\n0 is success, 1 an error nobody foresaw, 2 a command line that makes no sense, "
-        "130 an interruption.\n\n"
+        "3 a request that waits for a second person, 130 an interruption.\n\n"
         + _table(("exit code", "error"), ((str(leaf.exit_code), f"`{leaf.__name__}`") for leaf in leaves))
         + f"\nThe tree, with the HTTP statuses of the gate:\n\n{tree.strip(chr(10)).split('Exit code 1')[0].rstrip()}\n"
         + "\n## Reasons\n\nEvery answer of the access rules. The ledger has the reason; the person is told what "

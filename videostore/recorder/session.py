@@ -54,7 +54,7 @@ class CameraSession:
         self._recording = recording
         self._credentials = credentials
         progress = recording.spool.progress(camera.id)
-        self._end = progress.end or recording.now()
+        self._end = progress.end  # None until the first connection of a new camera fails or has footage
         self._sequence = progress.next_sequence
         self._why = GapReason.RECORDER_DOWN if progress.end else GapReason.CAMERA_UNREACHABLE
         self._log = log.bind(camera_id=str(camera.id))
@@ -62,6 +62,7 @@ class CameraSession:
     def run(self, stop: Event) -> None:
         """Record until ``stop`` is set; what was received by then is spooled."""
         failures = 0
+        began = self._recording.now()
         while not stop.is_set():
             sequence = self._sequence
             try:
@@ -76,6 +77,7 @@ class CameraSession:
                 self._why = GapReason.STREAM_ERROR
                 self._log.error("camera.failed", error=f"{type(error).__name__}: {error}")
             telemetry.CAMERA_UP.labels(camera_id=str(self._camera.id)).set(0)
+            self._end = self._end or began
             failures = 0 if self._sequence > sequence else failures + 1
             stop.wait(_pause(failures))
         self._why = GapReason.RECORDER_DOWN
@@ -116,7 +118,7 @@ class CameraSession:
 
     def begins(self, start: datetime) -> None:
         """Note that footage goes on at ``start``: what is missing before it is a gap."""
-        if start - self._end > TOLERANCE:
+        if self._end is not None and start - self._end > TOLERANCE:
             gap = Gap(Span(self._end, start), self._camera.id, self._why)
             self._recording.spool.add_gap(gap)
             telemetry.GAP_SECONDS.labels(camera_id=str(self._camera.id), reason=gap.reason.value).inc(
@@ -129,7 +131,7 @@ class CameraSession:
     def commit(self, segment: Segment, sealed: bytes, groups: list[Segment]) -> None:
         self._recording.spool.commit(segment, sealed, groups=groups)
         self._sequence += 1
-        self._end = max(self._end, segment.span.end)
+        self._end = max(self._end or segment.span.end, segment.span.end)
         telemetry.SEGMENTS_SEALED.labels(camera_id=str(self._camera.id)).inc()
 
     @property

@@ -86,7 +86,7 @@ class FileStaffDirectory:
                 "that is not a public key", hint="`videostore staff key FILE` prints one: ed25519:…"
             )
         hashed = self._hash(password)
-        with locked(self._lock):
+        with self._locked():
             if self._read(staff_id) is not None:
                 raise RequestInvalid(f"{staff_id} is on file already", hint="`videostore staff list`")
             self._write(
@@ -206,10 +206,6 @@ class FileStaffDirectory:
     def _decoy(self) -> str:
         return self._hasher.hash(secrets.token_bytes(16))
 
-    @property
-    def _lock(self) -> Path:
-        return self._directory / ".lock"
-
     def _hash(self, password: str) -> str:
         if len(password) < MIN_PASSWORD:
             raise RequestInvalid(
@@ -219,8 +215,14 @@ class FileStaffDirectory:
         return self._hasher.hash(_bytes(password))
 
     @contextmanager
+    def _locked(self) -> Iterator[None]:
+        make_directory(self._directory, mode=0o700)
+        with locked(self._directory / ".lock"):
+            yield
+
+    @contextmanager
     def _change(self, staff_id: str) -> Iterator[_Person]:
-        with locked(self._lock):
+        with self._locked():
             person = self._read(staff_id)
             if person is None:
                 raise StaffUnknown(f"there is nobody {staff_id!r} on file", hint="`videostore staff list`")
@@ -228,7 +230,6 @@ class FileStaffDirectory:
             self._write(person)
 
     def _write(self, person: _Person) -> None:
-        make_directory(self._directory, mode=0o700)
         data = json.dumps(person, indent=1).encode()
         write_file(self._directory / f"{person['id']}.json", data, mode=0o600)
 

@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import servers
+
+settings.register_profile("videostore", deadline=None)  # speed is measured in bench/, not here
+settings.load_profile("videostore")
 
 
 def program(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -32,6 +32,10 @@ from videostore.ports import Packet, StreamInfo
 
 CODECS = frozenset({"h264", "hevc"})
 _OPENING = timedelta(seconds=10)
+_AT_ONCE = {"probesize": "32"}
+"""Believe the SDP: frames are handed out as they arrive, the first keyframe among them."""
+_LOOK_FIRST = {"analyzeduration": "1000000"}
+"""For cameras whose SDP says too little: look at a second of the stream before handing it out."""
 
 av.logging.set_level(None)
 
@@ -45,10 +49,16 @@ class RtspSource:
 
     def open(self, url: str, credentials: tuple[str, str] | None) -> RtspStream:
         _knock(url)
+        try:
+            return self._open(url, credentials, _AT_ONCE)
+        except CameraStreamInvalid:
+            return self._open(url, credentials, _LOOK_FIRST)
+
+    def _open(self, url: str, credentials: tuple[str, str] | None, options: Mapping[str, str]) -> RtspStream:
         with _translated(url):
             container = av.open(
                 _with_credentials(url, credentials),
-                options={"rtsp_transport": "tcp", "fflags": "nobuffer", "analyzeduration": "500000"},
+                options={"rtsp_transport": "tcp", **options},
                 timeout=(_OPENING.total_seconds(), self._stall.total_seconds()),
             )
         try:

@@ -35,6 +35,7 @@ class SyntheticCamera:
 
     ``clock_offset_seconds`` is added to the wall clock of its sender reports; ``silent`` keeps the
     connection but sends nothing; ``away`` refuses new connections and hangs up on the present ones.
+    Without ``describes`` its SDP has no parameter sets, as with many cameras.
     ``sent`` is what really left: ``(number of the frame in the loop, Unix time)``.
     """
 
@@ -46,6 +47,7 @@ class SyntheticCamera:
     silent: bool = False
     away: bool = False
     reports: bool = True
+    describes: bool = True
     sent: list[tuple[int, float]] = field(default_factory=list)
 
 
@@ -83,12 +85,12 @@ class SyntheticServer:
         self._clients: set[asyncio.Task[None]] = set()
         try:
             server = await asyncio.start_server(self._accept, self.host, self.port)
+            self.port = server.sockets[0].getsockname()[1]
         except OSError as error:
             self._failure = error
             return
         finally:
             self._started.set()
-        self.port = server.sockets[0].getsockname()[1]
         await self._stop.wait()
         server.close()
         for client in self._clients:
@@ -188,7 +190,7 @@ class _Connection:
             case "OPTIONS":
                 self._reply(headers, Public="OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER")
             case "DESCRIBE":
-                body = _sdp(camera.stream)
+                body = _sdp(camera)
                 self._reply(headers, body=body, **{"Content-Type": "application/sdp"})
             case "SETUP":
                 transport = headers.get("transport", "")
@@ -272,10 +274,13 @@ def _sender_report(ssrc: int, ntp_seconds: float, timestamp: int, packets: int, 
     return report + struct.pack(">BBHI", 0x81, 202, 1 + len(name) // 4, ssrc) + name
 
 
-def _sdp(stream: Stream) -> str:
+def _sdp(camera: SyntheticCamera) -> str:
     """RFC 8866, with the H.264 parameters of RFC 6184, section 8.2."""
-    profile = stream.sps[1:4].hex()
-    sets = ",".join(base64.b64encode(unit).decode() for unit in (stream.sps, stream.pps))
+    parameters = "packetization-mode=1"
+    if camera.describes:
+        units = camera.stream.sps, camera.stream.pps
+        sets = ",".join(base64.b64encode(unit).decode() for unit in units)
+        parameters += f";profile-level-id={camera.stream.sps[1:4].hex()};sprop-parameter-sets={sets}"
     lines = (
         "v=0",
         "o=- 1 1 IN IP4 127.0.0.1",
@@ -286,7 +291,7 @@ def _sdp(stream: Stream) -> str:
         "a=range:npt=now-",
         f"m=video 0 RTP/AVP {_PAYLOAD_TYPE}",
         f"a=rtpmap:{_PAYLOAD_TYPE} H264/{_CLOCK_HZ}",
-        f"a=fmtp:{_PAYLOAD_TYPE} packetization-mode=1;profile-level-id={profile};sprop-parameter-sets={sets}",
+        f"a=fmtp:{_PAYLOAD_TYPE} {parameters}",
         f"a=framerate:{FRAME_RATE}",
         "a=control:trackID=0",
     )

@@ -62,8 +62,8 @@ def stream(seconds: int = 10) -> Stream:
 
 def picture(number: int) -> NDArray[np.uint8]:
     """Draw frame ``number``: grey, shape (360, 640)."""
-    x = np.arange(WIDTH, dtype=np.uint16)
-    y = np.arange(HEIGHT, dtype=np.uint16)[:, None]
+    x = np.arange(WIDTH, dtype=np.uint32)
+    y = np.arange(HEIGHT, dtype=np.uint32)[:, None]
     image = ((x + y + 2 * number) // 4 % 96 + 48).astype(np.uint8)
     at = int(WIDTH / 2 + WIDTH / 3 * np.sin(number / 20)), int(HEIGHT / 2 + HEIGHT / 4 * np.cos(number / 13))
     cv2.circle(image, at, 36, 220, -1)

@@ -1,0 +1,533 @@
+"""The recorder: every frame that arrived is in a sealed segment, whatever happens; the rest is a gap."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from itertools import pairwise
+from threading import Event
+from uuid import uuid4
+
+import av
+import pyrage
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes.catalogue import MemoryCatalogue
+from tests.fakes.segment_store import MemorySegmentStore
+from videostore.domain.camera import Camera
+from videostore.domain.errors import (
+    CameraStreamInvalid,
+    CameraUnreachable,
+    CatalogueUnavailable,
+    DiskFull,
+    KeyUnavailable,
+    StoreUnavailable,
+)
+from videostore.domain.segment import MICROSECOND, Gap, GapReason, KeyId, Span
+from videostore.ports import Packet, StreamInfo
+from videostore.recorder import session as session_module
+from videostore.recorder.cutter import JUMP, SLEW, TOLERANCE, Cutter, Timeline
+from videostore.recorder.muxer import Muxer
+from videostore.recorder.session import CameraSession, Recording
+from videostore.recorder.spool import Progress, Spool, facts_of
+from videostore.recorder.upload import Uploader
+from videostore.synthetic.film import frame_numbers
+from videostore.synthetic.stream import FRAME_RATE, GOP, HEIGHT, WIDTH, stream
+
+START = datetime(2026, 11, 24, 12, tzinfo=UTC)
+SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
+TICKS = 90_000 // FRAME_RATE
+TIME_BASE = Fraction(1, 90_000)
+CAMERA = Camera(uuid4(), "lobby", "rtsp://127.0.0.1/lobby", "")
+
+
+def packet(number, *, keyframe=None, at=START, claimed=None):
+    units = stream().frames[number % len(stream().frames)]
+    return Packet(
+        data=b"".join(b"\x00\x00\x00\x01" + unit for unit in units),
+        pts=number * TICKS,
+        dts=number * TICKS,
+        keyframe=number % GOP == 0 if keyframe is None else keyframe,
+        received_at=at + number * SECOND / FRAME_RATE,
+        claimed_at=claimed,
+    )
+
+
+INFO = StreamInfo("h264", WIDTH, HEIGHT, TIME_BASE, b"")
+
+
+# --- cutter ---
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(0, 5))
+def test_groups_hold_every_frame_from_the_first_keyframe_on_once_and_in_order(lengths, before):
+    cutter, groups, number = Cutter(TIME_BASE), [], 0
+    numbers = []
+    for position in range(before):
+        assert cutter.add(packet(position, keyframe=False)) is None
+        number += 1
+    for length in lengths:
+        for position in range(length):
+            numbers.append(number)
+            groups.append(cutter.add(packet(number, keyframe=position == 0)))
+            number += 1
+    groups = [group for group in [*groups, cutter.flush()] if group]
+    assert [len(group.packets) for group in groups] == lengths
+    assert [one.dts // TICKS for group in groups for one in group.packets] == numbers
+    assert all(group.packets[0].keyframe for group in groups)
+    assert sum(group.duration for group in groups) == len(numbers) * TICKS
+
+
+@pytest.mark.parametrize("step", [0, -TICKS, int(JUMP.total_seconds() * 90_000) + 1, 2**33])
+def test_timestamps_that_jump_end_the_connection(step):
+    cutter = Cutter(TIME_BASE)
+    cutter.add(packet(0))
+    with pytest.raises(CameraStreamInvalid):
+        cutter.add(replace(packet(1), dts=step, pts=step))
+
+
+def test_a_camera_that_sends_no_keyframe_is_told_of():
+    cutter = Cutter(TIME_BASE)
+    cutter.add(packet(0))
+    later = (packet(number, keyframe=False) for number in range(1, 61 * FRAME_RATE))
+    with pytest.raises(CameraStreamInvalid, match="no keyframe for 60 s"):
+        list(map(cutter.add, later))
+
+
+offsets = st.timedeltas(-timedelta(days=400), timedelta(days=400))
+
+
+@given(st.lists(st.tuples(offsets, st.timedeltas(timedelta(0), timedelta(seconds=3))), min_size=1))
+def test_no_clock_of_a_camera_places_footage_after_its_receipt(measurements):
+    timeline, received = Timeline(max_offset=timedelta(seconds=2)), START
+    for offset, waited in measurements:
+        received += waited + SECOND
+        claimed = received + offset
+        start = timeline.place(replace(packet(0), received_at=received, claimed_at=claimed))
+        assert start <= received
+        timeline.ended(start + SECOND)
+
+
+@given(st.lists(st.timedeltas(-TOLERANCE / 2, TOLERANCE / 2), min_size=2))
+def test_segments_of_one_connection_stay_together_while_clocks_agree(jitter):
+    timeline = Timeline(max_offset=timedelta(seconds=2))
+    end = None
+    for number, late in enumerate(jitter):
+        received = START + number * SECOND + TOLERANCE
+        start = timeline.place(
+            replace(packet(0), received_at=received, claimed_at=START + number * SECOND + late)
+        )
+        if end is not None:
+            assert abs(start - end) <= TOLERANCE
+        end = start + SECOND
+        timeline.ended(end)
+
+
+def test_a_drifting_clock_is_followed_in_small_steps():
+    timeline = Timeline(max_offset=timedelta(seconds=2))
+    first = timeline.place(replace(packet(0), received_at=START, claimed_at=START))
+    timeline.ended(first + SECOND)
+    later = START + SECOND + timedelta(milliseconds=300)
+    assert timeline.place(replace(packet(0), received_at=later, claimed_at=later)) == START + SECOND + SLEW
+
+
+# --- muxer: real decoders agree ---
+
+
+def groups(count):
+    cutter = Cutter(TIME_BASE)
+    found = [cutter.add(packet(number)) for number in range(count * GOP + 1)]
+    return [group for group in found if group]
+
+
+def test_ffprobe_and_libav_agree_with_us_about_a_group(tmp_path, ffprobe_program):
+    film = tmp_path / "group.mp4"
+    film.write_bytes(Muxer(INFO).mux(groups(1)[0]))
+    answer = probe(ffprobe_program, film)
+    assert answer["codec_name"] == "h264"
+    assert (answer["width"], answer["height"]) == (WIDTH, HEIGHT)
+    assert int(answer["nb_read_frames"]) == GOP
+    assert float(answer["duration"]) == pytest.approx(1.0)
+    assert frame_numbers(film) == list(range(GOP))
+
+
+def probe(program, film):
+    command = [program, "-v", "error", "-count_frames", "-show_streams", "-of", "json", str(film)]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stderr == b""
+    (answer,) = json.loads(done.stdout)["streams"]
+    return answer
+
+
+def test_frames_that_are_none_are_refused():
+    group = groups(1)[0]
+    broken = replace(group, packets=[replace(one, data=b"not a frame") for one in group.packets])
+    with pytest.raises(CameraStreamInvalid):
+        Muxer(INFO).mux(broken)
+
+
+# --- session ---
+
+
+class Film:
+    """A CameraSource that plays frames; then hangs up, or what ``ends`` says."""
+
+    def __init__(self, *parts, ends=None):
+        self.parts = list(parts)
+        self.stop = Event()
+        self.info = INFO
+        self.ends = ends or CameraUnreachable("hung up")
+
+    def open(self, url, credentials):
+        if not self.parts:
+            self.stop.set()
+            raise CameraUnreachable("away")
+        return _Part(self, self.parts.pop(0))
+
+
+class _Part:
+    def __init__(self, film, packets):
+        self.film, self.info, self._packets = film, film.info, packets
+
+    def packets(self) -> Iterator[Packet]:
+        yield from self._packets
+        raise self.film.ends
+
+    def close(self):
+        pass
+
+
+class Hours:
+    """Published hour keys whose private halves the test keeps. ``missing`` has none."""
+
+    def __init__(self):
+        self.identities = {}
+        self.missing = False
+
+    def recipient(self, key_id):
+        if self.missing:
+            raise KeyUnavailable("no key")
+        identity = self.identities.setdefault(key_id, pyrage.x25519.Identity.generate())
+        return str(identity.to_public())
+
+    def open(self, segment, sealed):
+        return pyrage.decrypt(sealed, [self.identities[segment.key_id]])
+
+
+class Desk:
+    """A spool, keys and a clock, to record films with."""
+
+    def __init__(self, root):
+        self.spool = Spool(root / "spool")
+        self.hours = Hours()
+        self.now = START
+
+    def session(self, film, *, segment=2 * SECOND):
+        recording = Recording(
+            source=film,
+            spool=self.spool,
+            keys=self.hours,
+            key_period=lambda: HOUR,
+            segment=segment,
+            max_clock_offset=2 * SECOND,
+            now=lambda: self.now,
+        )
+        return CameraSession(CAMERA, recording, credentials=lambda: None)
+
+    def record(self, *parts, **how):
+        film = Film(*parts, ends=how.pop("ends", None))
+        self.session(film, **how).run(film.stop)
+        return self.spool.pending()
+
+    def opened(self, segment):
+        return self.hours.open(segment, self.spool.read(segment))
+
+    def gaps(self):
+        return [gap for _, gap in self.spool.gaps()]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    monkeypatch.setattr(session_module, "_pause", lambda failures: 0.0)
+    return Desk(tmp_path)
+
+
+def frames(count, first=0, **how):
+    return [packet(number, **how) for number in range(first, first + count)]
+
+
+def test_every_frame_is_in_a_segment_and_segments_touch(desk, tmp_path):
+    segments = desk.record(frames(5 * GOP + 7))
+    assert [one.sequence for one in segments] == [0, 1, 2]
+    assert [one.span.duration.total_seconds() for one in segments] == pytest.approx(
+        [2, 2, 1 + 7 / FRAME_RATE]
+    )
+    assert segments[0].span.start == START
+    assert all(a.span.end == b.span.start for a, b in pairwise(segments))
+    numbers = []
+    for segment in segments:
+        film = tmp_path / "film.mp4"
+        film.write_bytes(desk.opened(segment))
+        numbers += frame_numbers(film)
+    assert numbers == [number % len(stream().frames) for number in range(5 * GOP + 7)]
+    assert desk.gaps() == []
+
+
+def test_the_age_program_opens_a_segment_and_two_decoders_agree_on_what_is_in_it(
+    desk, tmp_path, age_program, ffprobe_program
+):
+    (segment,) = desk.record(frames(2 * GOP))
+    identity = tmp_path / "identity"
+    identity.write_text(f"{desk.hours.identities[segment.key_id]}\n")
+    film = tmp_path / "segment.mp4"
+    subprocess.run(
+        [age_program, "-d", "-i", identity, "-o", film], input=desk.spool.read(segment), check=True
+    )
+    answer = probe(ffprobe_program, film)
+    with av.open(str(film)) as container:
+        decoded = list(container.decode(video=0))
+        video = container.streams.video[0]
+        assert video.codec_context.name == answer["codec_name"] == "h264"
+        assert len(decoded) == int(answer["nb_read_frames"]) == 2 * GOP
+        ours = segment.span.duration.total_seconds()
+        assert float(video.duration * video.time_base) == float(answer["duration"]) == ours == 2.0
+
+
+def test_only_sealed_bytes_are_on_the_disk_at_any_time(desk, tmp_path, monkeypatch):
+    seen = []
+    keep_group = Spool.keep_group
+
+    def look(spool, segment, sealed):
+        keep_group(spool, segment, sealed)
+        seen.extend(path.read_bytes() for path in (tmp_path / "spool").rglob("*.age"))
+
+    monkeypatch.setattr(Spool, "keep_group", look)
+    desk.record(frames(3 * GOP))
+    assert len(seen) >= 3
+    assert all(body.startswith(b"age-encryption.org/v1\n") and b"moof" not in body for body in seen)
+
+
+def test_the_name_of_a_spooled_file_says_everything_about_it(desk):
+    segment = desk.record(frames(GOP))[0]
+    assert segment.camera_id == CAMERA.id
+    assert segment.sha256 == hashlib.sha256(desk.spool.read(segment)).hexdigest()
+    assert segment.key_id == KeyId.covering(START, HOUR)
+
+
+def test_a_connection_that_breaks_leaves_a_gap_with_its_reason(desk):
+    later = START + 10 * SECOND
+    segments = desk.record(frames(GOP), frames(GOP, at=later))
+    assert [one.span.start for one in segments] == [START, later]
+    assert desk.gaps() == [Gap(Span(START + SECOND, later), CAMERA.id, GapReason.CAMERA_UNREACHABLE)]
+
+
+def test_a_recorder_that_was_not_running_leaves_a_gap_with_that_reason(desk):
+    desk.record(frames(GOP))
+    desk.record(frames(GOP, at=START + HOUR))
+    assert desk.gaps() == [Gap(Span(START + SECOND, START + HOUR), CAMERA.id, GapReason.RECORDER_DOWN)]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (CameraStreamInvalid("nonsense"), GapReason.STREAM_ERROR),
+        (DiskFull("full"), GapReason.SPOOL_OVERRUN),
+        (KeyUnavailable("none"), GapReason.RECORDER_DOWN),
+        (RuntimeError("a bug"), GapReason.STREAM_ERROR),
+    ],
+)
+def test_each_failure_has_its_reason(desk, error, reason):
+    desk.record(frames(GOP), frames(GOP, at=START + HOUR), ends=error)
+    assert [gap.reason for gap in desk.gaps()] == [reason]
+
+
+def test_without_a_key_nothing_is_written_in_the_clear(desk, tmp_path):
+    desk.hours.missing = True
+    assert desk.record(frames(3 * GOP)) == []
+    assert not list((tmp_path / "spool").rglob("*.age"))
+
+
+def test_numbers_go_on_after_a_restart(desk):
+    desk.record(frames(GOP))
+    desk.spool.drop(desk.spool.pending()[0])
+    assert [one.sequence for one in desk.record(frames(GOP, at=START + HOUR))] == [1]
+
+
+def test_a_segment_is_sealed_to_the_key_of_its_first_frame(desk):
+    before = START + HOUR - SECOND
+    segments = desk.record(frames(4 * GOP, at=before))
+    assert [one.key_id.start for one in segments] == [START, START + HOUR]
+    assert segments[0].span.end > START + HOUR
+
+
+# --- spool ---
+
+
+def sealed_segment(number, *, start=START, length=SECOND, camera=CAMERA):
+    body = f"sealed {number} {length}".encode()
+    span = Span(start + number * SECOND, start + number * SECOND + length)
+    key_id = KeyId.covering(span.start, HOUR)
+    return facts_of(body, camera_id=camera.id, span=span, sequence=number, key_id=key_id), body
+
+
+@pytest.fixture
+def spool(tmp_path):
+    return Spool(tmp_path / "spool")
+
+
+def test_groups_that_a_crash_left_become_segments(spool, tmp_path):
+    for number in range(3):
+        spool.keep_group(*sealed_segment(number))
+    after = Spool(tmp_path / "spool")
+    assert after.recover() == 3
+    assert [one.sequence for one in after.pending()] == [0, 1, 2]
+    assert after.progress(CAMERA.id) == Progress(3, START + 3 * SECOND)
+    assert after.recover() == 0
+
+
+def test_groups_of_a_segment_that_is_whole_are_dropped_and_not_stored_twice(spool, tmp_path):
+    parts = [sealed_segment(number) for number in range(2)]
+    for part in parts:
+        spool.keep_group(*part)
+    whole, body = sealed_segment(0, length=2 * SECOND)
+    spool.commit(whole, body, groups=[])  # power fails before the groups are dropped
+    after = Spool(tmp_path / "spool")
+    assert after.recover() == 0
+    assert after.pending() == [whole]
+
+
+def test_half_written_files_are_removed(spool, tmp_path):
+    spool.commit(*sealed_segment(0), groups=[])
+    (ready,) = (tmp_path / "spool" / "ready").iterdir()
+    (ready / ".half.tmp").write_bytes(b"half")
+    spool.recover()
+    assert len(list(ready.iterdir())) == 1
+
+
+def test_retention_in_another_process_takes_what_is_due_and_nothing_else(spool, tmp_path):
+    spool.commit(*sealed_segment(0), groups=[])
+    spool.keep_group(*sealed_segment(1))
+    spool.commit(*sealed_segment(0, start=START + HOUR), groups=[])
+    other = Spool(tmp_path / "spool")
+    first, second = other.key_ids()
+    assert (first.start, second.start) == (START, START + HOUR)
+    assert other.remove(first) == 2
+    assert other.remove(first) == 0
+    assert [one.key_id for one in spool.pending()] == [second]
+
+
+def test_a_segment_that_retention_took_is_not_there(spool):
+    segment, body = sealed_segment(0)
+    spool.commit(segment, body, groups=[])
+    spool.remove(segment.key_id)
+    assert spool.read(segment) is None
+
+
+def test_a_damaged_note_of_progress_counts_as_none(spool, tmp_path):
+    spool.commit(*sealed_segment(0), groups=[])
+    (note,) = (tmp_path / "spool" / "cameras").iterdir()
+    note.write_text("{")
+    assert spool.progress(CAMERA.id) == Progress()
+
+
+def test_gaps_wait_until_they_are_taken(spool):
+    gap = Gap(Span(START, START + SECOND), CAMERA.id, GapReason.PACKET_LOSS)
+    spool.add_gap(gap)
+    spool.add_gap(gap)
+    assert [one for _, one in spool.gaps()] == [gap]
+
+
+# --- upload ---
+
+
+class Depot:
+    """A spool with three segments, and where they go."""
+
+    def __init__(self, spool):
+        self.spool = spool
+        self.store, self.catalogue = MemorySegmentStore(), MemoryCatalogue()
+        self.segments = [sealed_segment(number) for number in range(3)]
+        for one in self.segments:
+            spool.commit(*one, groups=[])
+        self.uploader = Uploader(spool, self.store, self.catalogue, now=lambda: START)
+
+    def complete(self):
+        facts = {segment.object_key for segment, _ in self.segments}
+        return facts == set(self.store.bodies) == set(self.catalogue.rows) and self.spool.pending() == []
+
+
+@pytest.fixture
+def depot(spool):
+    return Depot(spool)
+
+
+def test_segments_go_to_the_store_then_the_catalogue_then_leave_the_spool(depot):
+    assert depot.uploader.upload_all() == 3
+    assert depot.complete()
+
+
+@pytest.mark.parametrize("down", ["store", "catalogue"])
+def test_what_cannot_be_confirmed_stays_in_the_spool(depot, down):
+    getattr(depot, down).down = True
+    with pytest.raises(StoreUnavailable if down == "store" else CatalogueUnavailable):
+        depot.uploader.upload_all()
+    assert len(depot.spool.pending()) == 3
+    getattr(depot, down).down = False
+    depot.uploader.upload_all()
+    assert depot.complete()
+
+
+def test_a_power_cut_at_any_step_of_an_upload_is_finished_by_the_next_start(tmp_path):
+    class Cut(BaseException):
+        """The power fails: nothing catches it."""
+
+    def cutting(after, depot):
+        """Let the power fail after so many steps."""
+        left = iter(range(after))
+
+        def step(call):
+            def stepped(*args, **kwargs):
+                if next(left, None) is None:
+                    raise Cut
+                return call(*args, **kwargs)
+
+            return stepped
+
+        uploader = depot.uploader
+        for owner, name in (
+            (uploader._store, "put"),
+            (uploader._catalogue, "add"),
+            (uploader._spool, "drop"),
+        ):
+            setattr(owner, name, step(getattr(owner, name)))
+
+    for after in range(9):
+        depot = Depot(Spool(tmp_path / str(after)))
+        cutting(after, depot)
+        with pytest.raises(Cut):
+            depot.uploader.upload_all()
+        again = Spool(tmp_path / str(after))
+        again.recover()
+        depot.spool = again
+        for port in (depot.store, depot.catalogue):
+            vars(port).pop("put", None)
+            vars(port).pop("add", None)
+        Uploader(again, depot.store, depot.catalogue, now=lambda: START).upload_all()
+        assert depot.complete(), after
+
+
+def test_gaps_reach_the_catalogue_even_when_the_store_is_down(depot):
+    gap = Gap(Span(START, START + MICROSECOND), CAMERA.id, GapReason.RECORDER_DOWN)
+    depot.spool.add_gap(gap)
+    depot.store.down = True
+    with pytest.raises(StoreUnavailable):
+        depot.uploader.upload_all()
+    assert depot.catalogue.held_gaps == {gap}
+    assert list(depot.spool.gaps()) == []

@@ -240,7 +240,6 @@ def test_every_history_agrees_with_the_model(make, request):
     examples = settings(
         max_examples=8 if "postgresql" in request.node.name else 25,
         stateful_step_count=20,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(machine, settings=examples)

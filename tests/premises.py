@@ -1,0 +1,91 @@
+"""A site without processes: real keyrings and ledger; store, catalogue and clock under the test's hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from tests.fakes.catalogue import MemoryCatalogue
+from tests.fakes.clock import SettableClock
+from tests.fakes.segment_store import MemorySegmentStore
+from videostore.domain.retention import Kind, RetentionPolicy
+from videostore.domain.segment import KeyId, Span
+from videostore.keyring.files import FileKeyring, PublishedKeys, create_master_key
+from videostore.ledger.files import FileLedger
+from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
+from videostore.recorder.spool import Spool, facts_of
+from videostore.retention.sweep import Keys, Sweep
+from videostore.sealing import seal
+from videostore.signing import SigningKey
+
+START = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=count) for count in (1, 60, 3600, 86400))
+LOBBY = uuid4()
+
+
+class Premises:
+    """``keep`` 30 days and 24 hours, hour keys, a quarter of an hour of lead."""
+
+    def __init__(self, root):
+        self.root = root
+        self.clock = SettableClock(START)
+        self.store, self.catalogue = MemorySegmentStore(), MemoryCatalogue()
+        self.policies = {
+            Kind.VIDEO: RetentionPolicy(Kind.VIDEO, 30 * DAY, 15 * MINUTE, HOUR),
+            Kind.ENTRY_EXIT: RetentionPolicy(Kind.ENTRY_EXIT, 24 * HOUR, 15 * MINUTE, HOUR),
+        }
+        create_master_key(root / "master.key")
+        self.key = SigningKey.create(root / "ledger.key")
+        self.spool = Spool(root / "spool")
+        self.open()
+
+    def open(self):
+        """Build what a process builds when it starts."""
+        self.ledger = FileLedger(self.root / "ledger", key=self.key, clock=self.clock)
+        self.keyrings = {kind: self._keyring(kind) for kind in Kind}
+
+    def _keyring(self, kind):
+        return FileKeyring(
+            self.root / kind.value,
+            master_key=self.root / "master.key",
+            policy=lambda: self.policies[kind],
+            clock=self.clock,
+            ahead=3 * HOUR,
+        )
+
+    def published(self, kind=Kind.VIDEO):
+        return PublishedKeys(self.root / kind.value, policy=lambda: self.policies[kind], clock=self.clock)
+
+    def register(self):
+        keys = self.published(Kind.ENTRY_EXIT)
+        return PresenceRegister(self.store, keys, key_period=HOUR, clock=self.clock)
+
+    def reader(self):
+        return PresenceReader(self.store, self.keyrings[Kind.ENTRY_EXIT])
+
+    def sweep(self, **ports):
+        """Return a sweep. ``ports`` replace those of these premises."""
+        holdings = {Kind.VIDEO: [self.spool], Kind.ENTRY_EXIT: [PresenceHolding(self.store)]}
+        keyrings = ports.pop("keyrings", self.keyrings)
+        video, entry_exit = (
+            Keys(self.policies[kind], keyrings[kind], ports.get("holdings", holdings[kind])) for kind in Kind
+        )
+        ports.pop("holdings", None)
+        own = {name: getattr(self, name) for name in ("clock", "store", "catalogue", "ledger")}
+        return Sweep(video=video, entry_exit=entry_exit, **{**own, **ports})
+
+    def record(
+        self, number=0, *, camera=LOBBY, movie=b"a movie", start=START, length=10 * SECOND, known=True
+    ):
+        """Store a sealed segment, ``number`` lengths after ``start``; the catalogue learns it if ``known``."""
+        span = Span(start + number * length, start + (number + 1) * length)
+        key_id = KeyId.covering(span.start, HOUR)
+        sealed = seal(movie, recipient=self.published().recipient(key_id))
+        segment = facts_of(sealed, camera_id=camera, span=span, sequence=number, key_id=key_id)
+        self.store.put(segment.object_key, sealed, sha256=segment.sha256)
+        if known:
+            self.catalogue.add(segment)
+        return segment
+
+    def events(self, event):
+        return [record.body for record in self.ledger.records() if record.event is event]

@@ -67,17 +67,14 @@ class Premises:
         """Return a sweep. ``ports`` replace those of these premises."""
         holdings = {Kind.VIDEO: [self.spool], Kind.ENTRY_EXIT: [PresenceHolding(self.store)]}
         keyrings = ports.pop("keyrings", self.keyrings)
-        video, entry_exit = (
-            Keys(self.policies[kind], keyrings[kind], ports.get("holdings", holdings[kind])) for kind in Kind
-        )
-        ports.pop("holdings", None)
+        video, entry_exit = (Keys(self.policies[kind], keyrings[kind], holdings[kind]) for kind in Kind)
         own = {name: getattr(self, name) for name in ("clock", "store", "catalogue", "ledger")}
         return Sweep(video=video, entry_exit=entry_exit, **{**own, **ports})
 
     def record(
         self, number=0, *, camera=LOBBY, movie=b"a movie", start=START, length=10 * SECOND, known=True
     ):
-        """Store a sealed segment, ``number`` lengths after ``start``; the catalogue learns it if ``known``."""
+        """Store a sealed segment, ``number`` lengths after ``start``, in the catalogue if ``known``."""
         span = Span(start + number * length, start + (number + 1) * length)
         key_id = KeyId.covering(span.start, HOUR)
         sealed = seal(movie, recipient=self.published().recipient(key_id))

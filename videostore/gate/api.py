@@ -288,13 +288,11 @@ def _span(start: datetime, end: datetime) -> Span:
 
 def _find(gate: Gate, staff_id: str, find_camera: Cameras, name: str) -> Camera:
     """Only who may see footage learns which cameras there are."""
-    decision = gate.right(staff_id)
     try:
         return find_camera(name)
     except CameraUnknown:
-        if decision.allowed:
-            raise
-        raise AccessRefused(access.told(decision.reason)) from None
+        gate.require_right(staff_id, "find-camera")
+        raise
 
 
 def _find_all(gate: Gate, staff_id: str, find_camera: Cameras, names: list[str]) -> list[Camera]:

@@ -163,11 +163,15 @@ class Gate:
         """Return whether a person may see footage now, or why not."""
         return right_to_see(self._dossier(staff_id), policy=self._policy(), now=self._now())
 
+    def require_right(self, staff_id: str, action: str) -> None:
+        """Raise AccessRefused, on record, for a person who may not see footage now."""
+        self._check(staff_id, action, self.right(staff_id))
+
     # --- why ---
 
     def open_incident(self, staff_id: str, purpose: Purpose, reference: str) -> Incident:
         """Open an incident: the only occasion on which footage may be seen."""
-        self._check(staff_id, "open-incident", self.right(staff_id))
+        self.require_right(staff_id, "open-incident")
         reference = reference.strip()
         if not 1 <= len(reference) <= _LONGEST_REFERENCE or not reference.isprintable():
             raise RequestInvalid(
@@ -195,7 +199,7 @@ class Gate:
 
     def incidents(self, staff_id: str) -> list[Incident]:
         """Return the incidents that are open, newest first."""
-        self._check(staff_id, "list-incidents", self.right(staff_id))
+        self.require_right(staff_id, "list-incidents")
         found = [incident for incident in self._book().incidents.values() if incident.closed_at is None]
         return sorted(found, key=lambda incident: incident.opened_at, reverse=True)
 
@@ -247,7 +251,7 @@ class Gate:
 
     def pending(self, staff_id: str) -> list[Request]:
         """Return the requests that wait for a second person, oldest first."""
-        self._check(staff_id, "list-requests", self.right(staff_id))
+        self.require_right(staff_id, "list-requests")
         book = self._book()
         return [
             request
@@ -311,6 +315,7 @@ class Gate:
             segments=self._catalogue.segments([camera_id], span),
         )
         self._record_begin(serving)
+        self._forget_ended()
         self._servings[serving.id] = serving
         return serving
 
@@ -407,6 +412,12 @@ class Gate:
         }
         self._ledger.append(Event.PRESENCE_READ, actor=staff_id, body=body)
         return inside
+
+    def _forget_ended(self) -> None:
+        now = self._now()
+        for serving_id, serving in list(self._servings.items()):
+            if now >= serving.grant.expires_at:
+                self._servings.pop(serving_id, None)
 
     # --- the rules ---
 

@@ -1,0 +1,488 @@
+"""The gate: one door, the right people, two purposes, and a record of every byte before it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.premises import DAY, HOUR, LOBBY, SECOND, START, Premises
+from tests.rooms.test_recorder import INFO, groups
+from videostore.domain.access import AccessPolicy, Mode
+from videostore.domain.camera import Camera
+from videostore.domain.errors import CameraUnknown, LedgerUnavailable
+from videostore.domain.ledger import Event
+from videostore.domain.presence import Direction, Passage
+from videostore.domain.retention import Kind
+from videostore.domain.segment import KeyId, Span
+from videostore.gate.api import create_api
+from videostore.gate.logins import Logins
+from videostore.gate.service import Gate
+from videostore.gate.staff import FileStaffDirectory
+from videostore.recorder.muxer import Muxer
+from videostore.signing import SigningKey
+from videostore.synthetic.film import frame_numbers
+from videostore.synthetic.stream import GOP
+
+NOTICE = "a" * 64
+PASSWORD = "correct horse battery"
+CAMERAS = {"lobby": Camera(LOBBY, "lobby", "rtsp://127.0.0.1/lobby", "")}
+SPAN = {"start": START.isoformat(), "end": (START + 3 * SECOND).isoformat()}
+
+
+class House(Premises):
+    """Premises with three seconds of footage of the lobby, people, and a gate."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.sweep().run()
+        self.access = AccessPolicy(NOTICE, max_span=4 * HOUR, grant_lifetime=HOUR)
+        self.person_keys = {
+            name: SigningKey.create(root / f"{name}.key") for name in ("delegate", "alice", "bruno", "carol")
+        }
+        approvers = {"delegate": self.person_keys["delegate"].public}
+        self.staff = FileStaffDirectory(root / "staff", approvers=lambda: approvers)
+        for name in ("alice", "bruno", "carol"):
+            public = self.person_keys[name].public
+            self.staff.add(name, department="DSS", password=PASSWORD, public_key=public)
+        for name in ("alice", "bruno"):
+            self.admit(name)
+        muxer = Muxer(INFO)
+        for number, group in enumerate(groups(3)):
+            self.record(number, movie=muxer.mux(group), length=SECOND)
+        self.clock.passes(10 * SECOND)
+        self.gate = self.new_gate()
+
+    def new_gate(self):
+        return Gate(
+            staff=self.staff,
+            ledger=self.ledger,
+            store=self.store,
+            catalogue=self.catalogue,
+            keyring=self.keyrings[Kind.VIDEO],
+            presence=self.reader(),
+            clock=self.clock,
+            logins=Logins(idle=HOUR, longest=8 * HOUR),
+            policy=lambda: self.access,
+            retention=lambda: self.policies[Kind.VIDEO],
+        )
+
+    def admit(self, name):
+        now, key = self.clock.now(), self.person_keys
+        valid = Span(now, now + DAY)
+        paper = self.staff.approve(name, "delegate", key["delegate"], valid=valid, now=now)
+        body = {"staff_id": name, "approval_id": paper.id}
+        self.ledger.append(Event.STAFF_APPROVED, actor="operator", body=body)
+        self.staff.acknowledge(name, key[name], notice_sha256=NOTICE, now=now)
+
+    def api(self):
+        return create_api(self.gate, find_camera=find_camera, all_cameras=lambda: list(CAMERAS.values()))
+
+    def client(self, name=None):
+        client = TestClient(self.api())
+        if name:
+            answer = client.post("/v1/login", json={"staff_id": name, "password": PASSWORD})
+            client.headers["Authorization"] = f"Bearer {answer.json()['token']}"
+        return client
+
+
+def find_camera(name):
+    if name not in CAMERAS:
+        raise CameraUnknown(f"no camera {name!r}")
+    return CAMERAS[name]
+
+
+class Officer:
+    """A person at the gate who goes the whole way."""
+
+    def __init__(self, house, name="alice"):
+        self.house, self.http = house, house.client(name)
+        self.incident_id = ""
+
+    def post(self, path, **body):
+        return self.http.post(path, json=body)
+
+    def open_incident(self):
+        answer = self.post("/v1/incidents", purpose="search", reference="fire alarm, building B")
+        self.incident_id = answer.json()["incident_id"]
+        return self
+
+    def ask(self, mode="view", **changes):
+        body = {"incident_id": self.incident_id, "cameras": ["lobby"], "mode": mode, **SPAN, **changes}
+        return self.post("/v1/requests", **body)
+
+    def grant(self, **changes):
+        return self.ask(**changes).json()["grant"]["grant_id"]
+
+    def view(self, grant=None):
+        return self.post(f"/v1/grants/{grant or self.grant()}/viewings", camera="lobby").json()
+
+    def movie(self, serving):
+        return self.post(f"/v1/servings/{serving['serving_id']}/movie")
+
+
+@pytest.fixture
+def house(tmp_path):
+    return House(tmp_path)
+
+
+@pytest.fixture
+def alice(house) -> Officer:
+    return Officer(house).open_incident()
+
+
+def reasons(house):
+    return [body["reason"] for body in house.events(Event.REFUSED)]
+
+
+# --- the whole way ---
+
+
+def test_an_approved_officer_sees_every_frame_that_was_granted(house, alice, tmp_path):
+    film = tmp_path / "film.mp4"
+    film.write_bytes(alice.movie(alice.view()).content)
+    assert frame_numbers(film) == list(range(3 * GOP))
+    assert [record.event for record in house.ledger.records()][-5:] == [
+        Event.INCIDENT_OPENED,
+        Event.REQUESTED,
+        Event.GRANTED,
+        Event.VIEWING,
+        Event.SERVED,
+    ]
+    (served,) = house.events(Event.SERVED)
+    assert (served["segments"], served["frames"]) == (3, 3 * GOP)
+
+
+def test_only_whole_fragments_inside_the_granted_span_leave(alice, tmp_path):
+    grant = alice.grant(start=(START + SECOND / 2).isoformat())
+    film = tmp_path / "film.mp4"
+    film.write_bytes(alice.movie(alice.view(grant)).content)
+    assert frame_numbers(film) == list(range(GOP, 3 * GOP))
+
+
+def test_a_missing_segment_stays_a_hole_and_the_rest_plays(house, alice, tmp_path):
+    serving = alice.view()
+    del house.store.bodies[serving["parts"][1]["object_key"]]
+    film = tmp_path / "film.mp4"
+    film.write_bytes(alice.movie(serving).content)
+    assert frame_numbers(film) == [*range(GOP), *range(2 * GOP, 3 * GOP)]
+
+
+def test_an_export_waits_for_a_second_person_who_is_not_the_first(house, alice):
+    asked = alice.ask(mode="export").json()
+    assert asked["grant"] is None
+    path = f"/v1/requests/{asked['request_id']}/approve"
+    assert alice.post(path).json()["reason"] == "second-person-is-requester"
+    assert Officer(house, "carol").post(path).json()["reason"] == "no-approval"
+    granted = Officer(house, "bruno").post(path).json()
+    assert granted["second_person"] == "bruno"
+    answer = alice.post(f"/v1/grants/{granted['grant_id']}/exports", camera="lobby")
+    assert answer.json()["delete_by"]
+    assert alice.post(f"/v1/grants/{granted['grant_id']}/viewings", camera="lobby").status_code == 403
+    assert len(house.events(Event.EXPORT)) == 1
+
+
+# --- nobody else ---
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    """Every route of the API but the two that are for everybody."""
+    api = create_api(None, find_camera=find_camera, all_cameras=list)  # type: ignore[arg-type]
+    for path, methods in api.openapi()["paths"].items():
+        if path not in {"/healthz", "/v1/login"}:
+            yield from ((method.upper(), path.replace("{index}", "0")) for method in methods)
+
+
+ROUTES = list(routes())
+BODIES = {
+    "/v1/incidents": {"purpose": "search", "reference": "curiosity"},
+    "/v1/search": {"incident_id": "x", "cameras": ["lobby"], **SPAN},
+    "/v1/requests": {"incident_id": "x", "cameras": ["lobby"], **SPAN},
+    "/v1/presence": {"incident_id": "x", "at": START.isoformat()},
+    "/v1/grants/{grant_id}/viewings": {"camera": "lobby"},
+    "/v1/grants/{grant_id}/exports": {"camera": "lobby"},
+}
+
+
+def test_there_are_routes_to_test():
+    assert len(ROUTES) >= 18
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer ", "Bearer guess", "Basic YWxpY2U6eA=="])
+def test_without_a_login_every_route_answers_the_same_401(house, authorization):
+    client = house.client()
+    for method, path in ROUTES:
+        body = BODIES.get(path, {}) if method == "POST" else None
+        answer = client.request(method, path, json=body, headers={"Authorization": authorization})
+        assert (path, answer.status_code) == (path, 401)
+        assert answer.json()["error"] == "NotLoggedIn"
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_a_login_without_approval_opens_no_route(house, alice, method, path):
+    """Even with ids of real incidents, grants and servings in hand."""
+    serving = alice.view()
+    names = {"incident_id": alice.incident_id, **{key: serving[key] for key in ("grant_id", "serving_id")}}
+    body = {key: names.get(key, value) for key, value in BODIES.get(path, {}).items()}
+    names["request_id"] = house.events(Event.REQUESTED)[0]["request_id"]
+    if path in {"/v1/logout", "/v1/whoami"}:
+        return  # these are about one's own login
+    answer = house.client("carol").request(
+        method, path.format(**names), json=body if method == "POST" else None
+    )
+    assert answer.status_code == 403
+    assert answer.json()["reason"] in {"no-approval", "not-granted"}
+    assert len(reasons(house)) == 1
+
+
+def test_a_grant_of_one_officer_serves_no_other(house, alice):
+    bruno = Officer(house, "bruno")
+    serving = alice.view()
+    for answer in (
+        bruno.post(f"/v1/grants/{serving['grant_id']}/viewings", camera="lobby"),
+        bruno.movie(serving),
+        bruno.http.get(serving["playlist"]),
+    ):
+        assert (answer.status_code, answer.json()["reason"]) == (403, "not-granted")
+    assert house.events(Event.SERVED) == []
+
+
+def test_what_exists_is_not_told_to_who_may_not_see(house):
+    carol = Officer(house, "carol")
+    answers = [
+        carol.post("/v1/grants/x/viewings", camera=name).json() for name in ("lobby", "no such camera")
+    ]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param(lambda house, alice: house.staff.revoke("alice"), "approval-revoked", id="withdrawn"),
+        pytest.param(lambda house, alice: house.staff.suspend("alice"), "staff-suspended", id="suspended"),
+        pytest.param(
+            lambda house, alice: alice.post(f"/v1/incidents/{alice.incident_id}/close"),
+            "incident-closed",
+            id="incident closed",
+        ),
+        pytest.param(
+            lambda house, alice: alice.post(f"/v1/grants/{alice.granted}/revoke"),
+            "grant-revoked",
+            id="revoked",
+        ),
+        pytest.param(
+            lambda house, alice: setattr(house, "access", replace(house.access, notice_sha256="b" * 64)),
+            "notice-not-acknowledged",
+            id="new notice",
+        ),
+        pytest.param(
+            lambda house, alice: house.ledger.append(
+                Event.STAFF_REVOKED, actor="operator", body={"staff_id": "alice"}
+            ),
+            "approval-revoked",
+            id="withdrawn in the ledger alone",
+        ),
+    ],
+)
+def test_whatever_ends_the_right_ends_the_viewing_at_its_next_segment(house, alice, change, reason):
+    serving = alice.view()
+    alice.granted = serving["grant_id"]
+    place = serving["playlist"].removesuffix("index.m3u8")
+    assert alice.http.get(f"{place}0.m4s").status_code == 200
+    change(house, alice)
+    answer = alice.http.get(f"{place}1.m4s")
+    assert (answer.status_code, answer.json()["reason"]) == (403, reason)
+    assert alice.movie(serving).status_code == 403
+    assert reasons(house)[-1] == reason
+
+
+def test_a_grant_ends_by_itself(house, alice):
+    serving = alice.view()
+    house.clock.passes(HOUR - SECOND)
+    assert alice.http.get("/v1/whoami").status_code == 200
+    house.clock.passes(SECOND)
+    assert alice.movie(serving).json()["reason"] == "grant-expired"
+
+
+# --- no byte without its record ---
+
+
+@pytest.mark.parametrize("event", [Event.VIEWING, Event.REQUESTED, Event.GRANTED, Event.INCIDENT_OPENED])
+def test_nothing_happens_that_cannot_be_recorded(house, monkeypatch, event):
+    append = house.ledger.append
+
+    def failing(kind, **rest):
+        if kind is event:
+            raise LedgerUnavailable("the disk of the ledger is full")
+        return append(kind, **rest)
+
+    monkeypatch.setattr(house.ledger, "append", failing)
+    alice = Officer(house)
+    answer = alice.post("/v1/incidents", purpose="search", reference="fire")
+    if answer.is_success:
+        alice.incident_id = answer.json()["incident_id"]
+        answer = alice.ask()
+    if answer.is_success:
+        answer = alice.post(f"/v1/grants/{answer.json()['grant']['grant_id']}/viewings", camera="lobby")
+    assert answer.status_code == 503
+    assert house.events(event) == []
+
+
+def test_a_ledger_that_does_not_verify_closes_the_door(house, alice):
+    alice.view()
+    path = house.root / "ledger" / "records.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"fire alarm", b"fair alarm"))
+    house.open()
+    house.gate = house.new_gate()
+    answer = house.client().post("/v1/login", json={"staff_id": "alice", "password": PASSWORD})
+    assert (answer.status_code, answer.json()["error"]) == (503, "LedgerBroken")
+
+
+def test_a_film_that_is_broken_off_is_recorded_as_far_as_it_went(house, alice):
+    grant = alice.grant()
+    serving = house.gate.begin("alice", grant, LOBBY, Mode.VIEW)
+    film = house.gate.movie(serving)
+    for _ in range(3):  # the init, and two segments
+        next(film)
+    film.close()
+    assert house.events(Event.SERVED)[-1]["segments"] <= 2
+
+
+# --- at the deadline ---
+
+
+def test_footage_whose_key_is_destroyed_is_gone_for_everybody(house, alice):
+    serving = alice.view()
+    house.clock.at = house.policies[Kind.VIDEO].deadline(KeyId.covering(START, HOUR))
+    house.access = replace(house.access, grant_lifetime=60 * DAY)
+    house.admit("alice")
+    alice = Officer(house).open_incident()
+    assert alice.movie(serving).status_code == 403  # the grant has long ended
+    serving = alice.view()
+    assert alice.movie(serving).status_code == 400
+    part = alice.http.get(serving["playlist"].replace("index.m3u8", "0.m4s"))
+    assert (part.status_code, part.json()["error"]) == (410, "KeyDestroyed")
+
+
+def test_bytes_that_a_store_altered_are_not_shown(house, alice):
+    serving = alice.view()
+    key = serving["parts"][0]["object_key"]
+    body, stored_at = house.store.bodies[key]
+    house.store.bodies[key] = body[:-1] + bytes([body[-1] ^ 1]), stored_at
+    answer = alice.movie(serving)
+    assert (answer.status_code, answer.json()["error"]) == (502, "IntegrityError")
+
+
+# --- playlists ---
+
+
+def test_a_playlist_tells_times_and_its_parts_play(alice, tmp_path):
+    serving = alice.view()
+    lines = alice.http.get(serving["playlist"]).text.splitlines()
+    times = [line.partition(":")[2] for line in lines if line.startswith("#EXT-X-PROGRAM-DATE-TIME")]
+    assert times[0] == START.isoformat(timespec="milliseconds")
+    assert sum(float(line[8:-1]) for line in lines if line.startswith("#EXTINF:")) == pytest.approx(3.0)
+    place = serving["playlist"].removesuffix("index.m3u8")
+    film = tmp_path / "part.mp4"
+    film.write_bytes(alice.http.get(f"{place}1.init.mp4").content + alice.http.get(f"{place}1.m4s").content)
+    assert frame_numbers(film) == list(range(GOP, 2 * GOP))
+    assert alice.http.get(f"{place}9.m4s").status_code == 400
+
+
+# --- entry and exit ---
+
+
+def test_who_is_on_the_premises_is_told_for_an_open_incident_and_recorded(house, alice):
+    for badge, direction in (("4711", Direction.ENTRY), ("4712", Direction.ENTRY), ("4712", Direction.EXIT)):
+        house.register().record(Passage(badge, "north", direction, house.clock.now()))
+        house.clock.passes(SECOND)
+    body = {"incident_id": alice.incident_id, "at": house.clock.now().isoformat()}
+    assert [row["badge"] for row in alice.post("/v1/presence", **body).json()] == ["4711"]
+    assert alice.post("/v1/presence", **{**body, "incident_id": "x"}).status_code == 403
+    (record,) = house.events(Event.PRESENCE_READ)
+    assert "4711" not in str(record)
+
+
+# --- logins ---
+
+
+def test_a_wrong_password_is_refused_recorded_and_slowed_down_for_that_address_only(house):
+    client = house.client()
+    for attempt in range(12):
+        answer = client.post("/v1/login", json={"staff_id": "alice", "password": f"guess {attempt}"})
+        assert answer.status_code == 401
+    assert "too many attempts" in answer.json()["message"]
+    assert len(house.events(Event.LOGIN_REFUSED)) == 10
+    token, _ = house.gate.login("alice", PASSWORD, address="192.0.2.7")
+    assert house.gate.staff_id(token) == "alice"
+
+
+def test_a_person_nobody_knows_leaves_no_name_in_the_ledger(house):
+    """People type passwords into the wrong field."""
+    house.client().post("/v1/login", json={"staff_id": PASSWORD, "password": "x"})
+    assert house.events(Event.LOGIN_REFUSED) == [{"staff_id": "unknown"}]
+
+
+@pytest.mark.parametrize("ended", ["idle", "longest", "logout", "restart"])
+def test_logins_end(house, alice, ended):
+    def works():
+        return alice.http.get("/v1/whoami").status_code == 200
+
+    assert works()
+    if ended == "idle":
+        house.clock.passes(HOUR)
+    elif ended == "longest":
+        for _ in range(9):
+            works()
+            house.clock.passes(HOUR - SECOND)
+    elif ended == "logout":
+        alice.post("/v1/logout")
+    else:
+        house.gate._logins = Logins(idle=HOUR, longest=8 * HOUR)
+    assert not works()
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"start": "yesterday"}, 400),
+        ({"start": "2026-11-24T12:00:00"}, 400),
+        ({"start": SPAN["end"], "end": SPAN["start"]}, 400),
+        ({"cameras": []}, 400),
+        ({"cameras": ["nothing"]}, 404),
+        ({"mode": "keep"}, 400),
+        ({"incident_id": "x"}, 403),
+        ({"hold": True}, 400),
+        ({"end": (START + timedelta(hours=5)).isoformat()}, 403),
+    ],
+)
+def test_bad_requests_are_answered_with_what_to_mend(alice, changes, status):
+    answer = alice.ask(**changes)
+    assert answer.status_code == status
+    assert answer.json()["message"]
+
+
+@pytest.mark.parametrize("reference", ["", " ", "x" * 201, "a\nb"])
+def test_an_incident_names_its_emergency(house, reference):
+    answer = Officer(house).post("/v1/incidents", purpose="search", reference=reference)
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("purpose", ["investigation", "", "SEARCH"])
+def test_there_are_two_purposes_and_no_third(house, purpose):
+    answer = Officer(house).post("/v1/incidents", purpose=purpose, reference="x")
+    assert answer.status_code == 400
+    assert house.events(Event.INCIDENT_OPENED) == []
+
+
+def test_nothing_is_ever_written_to_disk_in_the_clear(house, alice):
+    alice.movie(alice.view())
+    clear = [path for path in Path(house.root).rglob("*") if path.is_file() and b"moof" in path.read_bytes()]
+    assert clear == []

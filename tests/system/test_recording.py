@@ -1,0 +1,134 @@
+"""Records from real sockets with the real program, and kills it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+
+from tests.cameras import serving
+from tests.servers import until
+from tests.system.commands import facts, make_site, running, said
+from videostore import app as composition
+from videostore.config.site import Site
+from videostore.domain.retention import Kind
+from videostore.domain.segment import GapReason, Span
+from videostore.synthetic.film import breaks, frame_numbers
+from videostore.synthetic.stream import FRAME_RATE, stream
+
+LOOP = len(stream().frames)
+EVER = Span(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+
+
+@pytest.fixture
+def cameras():
+    with serving("lobby", "officer:open sesame@gate") as server:
+        yield server
+
+
+@pytest.fixture
+def site(tmp_path, cameras):
+    root = make_site(tmp_path / "site")
+    (root / "secrets" / "gate").write_text("officer:open sesame")
+    (root / "secrets" / "gate").chmod(0o600)
+    said("camera", "add", "lobby", cameras.url("lobby"), site=root)
+    said("camera", "add", "gate", cameras.url("gate"), "--credentials-file", "secrets/gate", site=root)
+    return root
+
+
+class Eye:
+    """Looks at a site from inside, as no role of it can."""
+
+    def __init__(self, root):
+        self.site = Site.load(root)
+        self.ids = {name: self.site.cameras.find(name).id for name in ("lobby", "gate")}
+
+    def stored(self):
+        with composition.Parts(self.site) as parts:
+            return {name: parts.catalogue.segments([id_], EVER) for name, id_ in self.ids.items()}
+
+    def spooled(self):
+        with composition.Parts(self.site) as parts:
+            return parts.spool.pending()
+
+    def gaps(self, name):
+        with composition.Parts(self.site) as parts:
+            return parts.catalogue.gaps([self.ids[name]], EVER)
+
+    def numbers(self, segments, directory):
+        """Open segments and read the number that each frame carries."""
+        found = []
+        with composition.Parts(self.site) as parts:
+            for segment in segments:
+                film = directory / "film.mp4"
+                film.write_bytes(
+                    parts.keyrings[Kind.VIDEO].open(segment.key_id, parts.store.get(segment.object_key))
+                )
+                found.append(frame_numbers(film))
+        return found
+
+
+def test_a_killed_recorder_has_lost_at_most_two_seconds_and_no_closed_segment(site, cameras, tmp_path):
+    eye = Eye(site)
+
+    def enough(count):
+        return lambda: all(len(segments) >= count for segments in eye.stored().values())
+
+    with running(site, "recorder") as recorder:
+        until(enough(2), seconds=60, why=recorder.log.read_text)
+        sent = {name: list(camera.sent) for name, camera in cameras.cameras.items()}
+        before, waiting = eye.stored(), eye.spooled()
+        recorder.kill()
+    with running(site, "recorder") as recorder:
+        until(enough(len(before["lobby"]) + 3), seconds=60, why=recorder.log.read_text)
+        assert recorder.end() == 0
+    assert eye.spooled() == []
+    after = eye.stored()
+    for name, segments in after.items():
+        keys = {segment.object_key for segment in segments}
+        assert {segment.object_key for segment in before[name]} <= keys
+        assert {one.object_key for one in waiting if one.camera_id == eye.ids[name]} <= keys
+        (gap,) = [gap for gap in eye.gaps(name) if gap.reason is GapReason.RECORDER_DOWN]
+        first_life = [segment for segment in segments if segment.span.end <= gap.span.start]
+        numbers = [number for film in eye.numbers(first_life, tmp_path) for number in film]
+        assert breaks(numbers, loop=LOOP) == 0
+        assert len(sent[name]) - len(numbers) <= 2 * FRAME_RATE
+        second_life = [segment for segment in segments if segment.span.start >= gap.span.end]
+        assert len(first_life) + len(second_life) == len(segments)
+        assert breaks([one for film in eye.numbers(second_life, tmp_path) for one in film], loop=LOOP) == 0
+        for one, following in pairwise(second_life):
+            assert abs(following.span.start - one.span.end) < timedelta(milliseconds=50)
+
+
+def test_passwords_are_in_no_process_list_no_log_and_no_catalogue(site, cameras, tmp_path):
+    eye = Eye(site)
+    with running(site, "recorder") as recorder:
+        until(lambda: all(eye.stored().values()), seconds=60, why=recorder.log.read_text)
+        cameras.cameras["gate"].away = True  # so that errors are logged too
+        until(lambda: "camera.lost" in recorder.log.read_text(), seconds=60)
+        processes = [path.read_bytes() for path in _processes(recorder.process.pid)]
+    everything = b"".join([*processes, *(path.read_bytes() for path in site.rglob("*") if _is_public(path))])
+    assert b"rtsp://" in everything
+    for secret in (b"open sesame", b"open%20sesame", b"officer:"):
+        assert secret not in everything
+
+
+def _processes(pid):
+    from pathlib import Path
+
+    return [Path(f"/proc/{pid}/cmdline"), Path(f"/proc/{pid}/environ")]
+
+
+def _is_public(path):
+    return path.is_file() and "secrets" not in path.parts
+
+
+def test_status_and_search_say_what_the_recorder_did(site):
+    eye = Eye(site)
+    with running(site, "recorder") as recorder:
+        until(lambda: all(eye.stored().values()), seconds=60, why=recorder.log.read_text)
+        status = facts("status", site=site)
+        assert status["running"]["recorder"].startswith("http://127.0.0.1:")
+        assert {row["camera"] for row in status["cameras"] if row["footage_until"]} == {"lobby", "gate"}
+    assert facts("status", site=site)["running"] == {"recorder": "", "retention": "", "gate": ""}

@@ -1,7 +1,8 @@
 """Composition root: a site's configuration becomes running objects. No rules live here.
 
 A role builds only the parts it may hold (invariant 9): the recorder never constructs a keyring, only
-the published public halves.
+the published public halves. Heavy libraries (database, video, web server) are imported by the function that
+builds what needs them: a role loads its own, and a command at a terminal answers at once.
 """
 
 from __future__ import annotations
@@ -16,11 +17,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from threading import Event as Stop
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from videostore import telemetry
-from videostore.catalogue.rebuild import rebuild
-from videostore.catalogue.sql import SqlCatalogue
 from videostore.check import certificate, invariants
 from videostore.config.credentials import resolve_credentials
 from videostore.config.durations import split_address
@@ -38,21 +37,13 @@ from videostore.domain.errors import (
 )
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Kind, RetentionPolicy
-from videostore.gate.api import create_api
-from videostore.gate.logins import Logins
-from videostore.gate.server import serve
-from videostore.gate.service import Gate
 from videostore.gate.staff import FileStaffDirectory
 from videostore.keyring.files import FileKeyring, PublishedKeys, create_master_key
 from videostore.ledger import verify as ledger_verify
 from videostore.ledger.files import FileLedger
 from videostore.ports import Clock, Holding, SegmentStore
 from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
-from videostore.recorder.session import Recording
-from videostore.recorder.sources import RtspSource
 from videostore.recorder.spool import Spool
-from videostore.recorder.supervisor import Recorder
-from videostore.recorder.upload import Uploader
 from videostore.retention.clock import GuardedClock
 from videostore.retention.plan import Planned
 from videostore.retention.plan import plan as plan_hours
@@ -61,6 +52,9 @@ from videostore.retention.sweep import Keys, Sweep
 from videostore.signing import SigningKey
 from videostore.store.decorators import Metered, Retrying
 from videostore.store.directory import DirectoryStore
+
+if TYPE_CHECKING:
+    from videostore.catalogue.sql import SqlCatalogue
 
 log = telemetry.logger("app")
 
@@ -106,6 +100,8 @@ class Parts:
 
     @cached_property
     def catalogue(self) -> SqlCatalogue:
+        from videostore.catalogue.sql import SqlCatalogue
+
         settings = self.site.settings.catalogue
         kind, slashes, path = settings.url.partition(":///")
         url = f"{kind}{slashes}{self.site.path(path)}" if kind == "sqlite" else settings.url
@@ -260,6 +256,8 @@ def record(site: Site, event: Event, /, **body: Json) -> Record:
 
 def check_camera(site: Site, camera: Camera) -> dict[str, Any]:
     """Connect to a camera and return what it sends. Raises the CameraError that applies."""
+    from videostore.recorder.sources import RtspSource
+
     settings = site.settings.recorder
     credentials = resolve_credentials(camera.credentials, root=site.root)
     began = time.monotonic()
@@ -331,6 +329,8 @@ def verify_certificate(parts: Parts, certificate_id: str) -> dict[str, Json]:
 
 def rebuild_catalogue(parts: Parts) -> dict[str, int]:
     """Fill the catalogue from a listing of the store."""
+    from videostore.catalogue.rebuild import rebuild
+
     counts = rebuild(parts.catalogue, parts.store)
     return {"found": counts.found, "added": counts.added, "not_segments": counts.strangers}
 
@@ -505,6 +505,11 @@ def _metrics(site: Site, role: str) -> Iterator[str]:
 
 
 def _run_recorder(parts: Parts, stop: Stop) -> None:
+    from videostore.recorder.session import Recording
+    from videostore.recorder.sources import RtspSource
+    from videostore.recorder.supervisor import Recorder
+    from videostore.recorder.upload import Uploader
+
     site, settings = parts.site, parts.site.settings.recorder
     policy = parts.policy(Kind.VIDEO)
     recording = Recording(
@@ -536,6 +541,11 @@ def _run_retention(parts: Parts, stop: Stop) -> None:
 
 
 def _run_gate(parts: Parts, stop: Stop) -> None:
+    from videostore.gate.api import create_api
+    from videostore.gate.logins import Logins
+    from videostore.gate.server import serve
+    from videostore.gate.service import Gate
+
     site, settings = parts.site, parts.site.settings.gate
     gate = Gate(
         staff=parts.staff,

@@ -12,7 +12,8 @@ from videostore import app as composition
 
 PROMISED = {
     "cameras", "segments_stored", "bytes_stored", "seconds_recorded", "gaps", "refusals", "viewings",
-    "exports", "segments_deleted", "keys_destroyed", "certificates", "ledger_records", "ledger_ok", "metrics_url", "ok",
+    "exports", "segments_deleted", "keys_destroyed", "certificates", "ledger_records",
+    "ledger_ok", "metrics_url", "ok",
 }  # fmt: skip
 
 

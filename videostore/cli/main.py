@@ -7,7 +7,6 @@ import sys
 import traceback
 from typing import Annotated
 
-import click
 import typer
 
 from videostore import __version__
@@ -76,12 +75,13 @@ def main() -> None:
     except VideostoreError as error:
         print_error(error)
         code = error.exit_code
-    except click.exceptions.Exit as done:
+    except typer.Exit as done:
         code = done.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         code = 130
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        if hasattr(error, "show"):
+            error.show()
         code = error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,9 +89,11 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - a person gets one line, whatever happened
         if os.environ.get(DEBUG):
             traceback.print_exc()
-        errors.print(f"videostore: unexpected {type(error).__name__}: {error}", markup=False)
+        errors.print(f"videostore: unexpected {type(error).__name__}: {error}", markup=False, soft_wrap=True)
         errors.print(
-            f"  -> This is a fault of videostore. {DEBUG}=1 shows where; please report it.", markup=False
+            f"  -> This is a fault of videostore. {DEBUG}=1 shows where; please report it.",
+            markup=False,
+            soft_wrap=True,
         )
         code = 1
     sys.exit(code or 0)

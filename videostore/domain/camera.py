@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
 from videostore.domain.errors import CameraInvalid, CameraNotRtsp, CredentialsInvalid
@@ -51,7 +51,7 @@ class Camera:
 def check_stream_url(url: str) -> None:
     """Raise unless ``url`` is an RTSP URL without user or password."""
     parts = urlsplit(url)
-    if parts.scheme not in {"rtsp", "rtsps"} or not parts.hostname:
+    if parts.scheme not in {"rtsp", "rtsps"} or not parts.hostname or not _has_port(parts):
         raise CameraNotRtsp(
             f"{redact(url)!r} is not an RTSP URL", hint="A camera URL looks like rtsp://10.0.0.7:554/stream1."
         )
@@ -61,6 +61,13 @@ def check_stream_url(url: str) -> None:
             hint="Put user:password in a file (mode 0600) or an environment variable, "
             "and give --credentials-file or --credentials-env.",
         )
+
+
+def _has_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def redact(text: str) -> str:

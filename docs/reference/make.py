@@ -13,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -133,17 +132,16 @@ def _cli() -> str:
         "Exit codes: [codes](codes.md).\n"
     ]
     for path, command in _commands(root, "videostore"):
-        with click.Context(command, info_name=path, max_content_width=100, terminal_width=100) as context:
+        with command.make_context(path, [], resilient_parsing=True, terminal_width=100) as context:
             text = re.sub(r"[ \t]+$", "", context.get_help(), flags=re.MULTILINE)
         parts.append(f"\n## {path}\n\n```text\n{text}\n```\n")
     return "".join(parts)
 
 
-def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
     yield path, command
-    if isinstance(command, click.Group):
-        for name, inner in sorted(command.commands.items()):
-            yield from _commands(inner, f"{path} {name}")
+    for name, inner in sorted(getattr(command, "commands", {}).items()):
+        yield from _commands(inner, f"{path} {name}")
 
 
 if __name__ == "__main__":

@@ -119,7 +119,17 @@ def request(
 def requests(*, as_json: AsJson = False) -> None:
     """List the requests that wait for a second person."""
     with connected() as client:
-        print_rows(client.get("/v1/requests"), as_json=as_json, empty="Nothing waits.")
+        rows = client.get("/v1/requests")
+    if as_json:
+        print_rows(rows, as_json=True, empty="")
+        return
+    for row in rows:
+        what = f"{row['mode']} {len(row['cameras'])} cameras for incident {row['incident_id']}"
+        span = f"{show_time(_time(row['start']))} to {show_time(_time(row['end']))}"
+        line = f"{row['request_id']}  {row['staff_id']} asks to {what}: {span}"
+        console.print(line, markup=False, soft_wrap=True)
+    if not rows:
+        console.print("Nothing waits.", style="dim")
 
 
 def approve(
@@ -155,7 +165,7 @@ def play(
             sink.flush()
             return
         facts = _save(client, serving, output)
-    console.print(f"{output}: {facts['frames']} frames, {show_size(facts['size_bytes'])}", markup=False)
+    console.print(_film({"file": output, **facts}), markup=False, soft_wrap=True)
 
 
 def export(
@@ -177,11 +187,16 @@ def export(
         with disk_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
         rows = [_export(client, grant, one, directory) for one in camera]
-    print_rows(rows, as_json=as_json, empty="")
-    if not as_json:
-        console.print(
-            Text(f"Delete every copy by {rows[0]['delete_by']}: an export extends no deadline.", style="bold")
-        )
+    if as_json:
+        print_rows(rows, as_json=True, empty="")
+        return
+    for row in rows:
+        console.print(f"{_film(row)}\n  sha256 {row['sha256']}", markup=False, soft_wrap=True)
+    gone_by = min(_time(row["delete_by"]) for row in rows)
+    console.print(
+        Text(f"Delete every copy by {show_time(gone_by)}: an export extends no deadline.", style="bold"),
+        soft_wrap=True,
+    )
 
 
 # --- shared with incident and presence ---
@@ -220,6 +235,10 @@ def _export(client: GateClient, grant: str, camera: str, directory: Path) -> dic
     with disk_errors(manifest), manifest.open("x", encoding="utf-8") as file:
         json.dump({**serving, **facts, "file": film.name}, file, indent=1)
     return facts
+
+
+def _film(facts: dict[str, Any]) -> str:
+    return f"{facts['file']}: {facts['frames']} frames, {show_size(facts['size_bytes'])}"
 
 
 def _save(client: GateClient, serving: dict[str, Any], path: Path) -> dict[str, Any]:

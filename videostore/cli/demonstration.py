@@ -114,10 +114,12 @@ class Demonstration:
         self._people()
         self._refuse("carol")
         self._investigate("alice", second="bruno")
+        if seconds is None:
+            self._invite()
         while seconds is not None and time.monotonic() - began < seconds:
             self._look()
             time.sleep(0.5)
-        _say("and now it expires, by itself")
+        _say(f"and now it expires, by itself, {self._policy['keep']} seconds after its capture")
         patience = 2.0 * self._policy["keep"] + 30
         self._until(lambda: bool(self._records(Event.CERTIFICATE)), patience, "nothing was deleted")
         self._prove_gone()
@@ -316,23 +318,25 @@ class Demonstration:
             if not answer.is_success or "videostore_build_info" not in answer.text:
                 self._seen.problems.append(f"no metrics from {role}")
 
-    def _stay(self) -> None:
+    def _invite(self) -> None:
         gate = self._site.running()["gate"]["gate"]
         password = self._root / "password"
         password.write_text(_PASSWORD)
         console.print(
-            f"\nThe site goes on recording. Try in another terminal:\n"
+            f"\nTry in another terminal:\n"
             f"  export VIDEOSTORE_SITE={self._site.root} VIDEOSTORE_GATE={gate}\n"
             f"  videostore status\n"
             f"  videostore login alice --password-file {password}\n"
             f"  videostore search --from 1m\n"
             f"  videostore play camera1 --from 20s -o film.mp4\n"
             f"  videostore check; videostore ledger verify; videostore retention certificates\n"
-            f"  curl {self._metrics()['recorder']}\n"
-            f"Ctrl-C ends it.\n",
+            f"  curl {self._metrics()['recorder']}\n",
             markup=False,
             soft_wrap=True,
         )
+
+    def _stay(self) -> None:
+        _say("the site goes on recording until Ctrl-C")
         try:
             while self._process.poll() is None:
                 self._look()

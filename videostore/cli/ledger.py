@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from videostore import app as composition
-from videostore.cli.output import AsJson, SiteDir, console, load_site, print_facts, print_rows
+from videostore.cli.output import AsJson, SiteDir, console, load_site, print_facts, print_rows, show_time
 from videostore.domain.errors import LedgerBroken
-from videostore.domain.ledger import Event
+from videostore.domain.ledger import Event, Json
 
 app = typer.Typer(help="Show and verify the ledger.", no_args_is_help=True)
 
@@ -32,17 +33,22 @@ def show(
     if as_json:
         print_rows([{**record.to_json(), "hash": record.hash} for record in records], as_json=True, empty="")
         return
-    rows = [
-        {
-            "sequence": record.sequence,
-            "at": record.at,
-            "event": record.event.value,
-            "actor": record.actor,
-            "body": json.dumps(record.body, ensure_ascii=False),
-        }
-        for record in records
-    ]
-    print_rows(rows, as_json=False, empty="No records of that kind.")
+    for record in records:
+        facts = ", ".join(f"{name} {_short(value)}" for name, value in record.body.items())
+        console.print(
+            Text.assemble(
+                (f"{record.sequence:>6}  {show_time(record.at)}  ", "dim"),
+                (f"{record.event.value:<22}", "bold"),
+                f" {record.actor:<10} {facts}",
+            ),
+            soft_wrap=True,
+        )
+    if not records:
+        console.print("No records of that kind.", style="dim")
+
+
+def _short(value: Json) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @app.command()

@@ -82,20 +82,29 @@ def certificates(*, site: SiteDir = None, as_json: AsJson = False) -> None:
     if as_json:
         print_rows(bodies, as_json=True, empty="")
         return
-    columns = ("sequence", "id", "camera_id", "key_id", "segments", "key_destroyed_at", "confirmed_at")
-    rows = [{column: body[column] for column in columns} for body in bodies]
-    print_rows(rows, as_json=False, empty="No certificates yet: nothing has reached its deadline.")
+    for body in bodies:
+        line = (
+            f"{body['id']}  camera {body['camera_id']}  hour {body['key_id']}  "
+            f"{body['segments']} segments  key destroyed {body['key_destroyed_at'] or 'never known'}  "
+            f"absence confirmed {body['confirmed_at']}"
+        )
+        console.print(line, markup=False, soft_wrap=True)
+    if not bodies:
+        console.print("No certificates yet: nothing has reached its deadline.", style="dim")
 
 
 @app.command()
 def verify(
-    certificate: Annotated[str, typer.Argument(help="Id of a certificate.")], *, site: SiteDir = None
+    certificate: Annotated[str, typer.Argument(help="Id of a certificate.")],
+    *,
+    site: SiteDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check one certificate: it stands in a ledger that verifies, its key and its objects are gone."""
     place = load_site(site)
     with composition.Parts(place) as parts:
         answer = composition.verify_certificate(parts, certificate)
-    console.print(answer, markup=False)
+    print_facts(answer, as_json=as_json)
 
 
 @app.command("confirm-clock")

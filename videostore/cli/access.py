@@ -33,7 +33,12 @@ Cameras = Annotated[
 ]
 From = Annotated[str, typer.Option("--from", help="Begin, such as 14:00, 'yesterday 14:00' or 10m (ago).")]
 To = Annotated[str, typer.Option("--to", help="End.")]
-GrantId = Annotated[str, typer.Option("--grant", help="Use this grant instead of asking for one.")]
+Asked = Annotated[
+    str, typer.Option("--request", help="Go on with a request that was approved, instead of asking.")
+]
+MaybeFrom = Annotated[
+    str, typer.Option("--from", help="Begin, such as 14:00 or 10m (ago); not needed with --request.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -111,7 +116,8 @@ def request(
         print_facts(answer, as_json=True)
     elif answer["grant"]:
         grant = answer["grant"]
-        console.print(f"granted: {grant['grant_id']} until {show_time(_time(grant['expires_at']))}")
+        until = show_time(_time(grant["expires_at"]))
+        console.print(f"granted until {until}: go on with --request {answer['request_id']}", markup=False)
     else:
         _say_second_person(answer["request_id"])
 
@@ -145,18 +151,17 @@ def approve(
 def play(
     camera: Annotated[str, typer.Argument(help="Name or UUID.")],
     *,
-    start: From,
+    start: MaybeFrom = "",
     end: To = "now",
     incident: Incident = "",
-    grant: GrantId = "",
+    request: Asked = "",
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Where the film goes: a new file, or - for a player.")
     ] = Path("-"),
 ) -> None:
     """View footage: `videostore play CAMERA --from … | ffplay -`. Nothing is kept unless you keep it."""
     with connected() as client:
-        if not grant:
-            grant = _granted(client, [camera], start, end, Mode.VIEW, incident)
+        grant = _grant(client, request) or _granted(client, [camera], start, end, Mode.VIEW, incident)
         serving = client.post(f"/v1/grants/{grant}/viewings", {"camera": camera})
         if str(output) == "-":
             sink = typer.get_binary_stream("stdout")
@@ -171,19 +176,18 @@ def play(
 def export(
     camera: Cameras,
     *,
-    start: From,
+    start: MaybeFrom = "",
     end: To = "now",
     directory: Annotated[
         Path, typer.Option("--to-dir", "-o", help="Directory for film and manifest.")
     ] = Path("export"),
     incident: Incident = "",
-    grant: GrantId = "",
+    request: Asked = "",
     as_json: AsJson = False,
 ) -> None:
     """Export footage: a film and a manifest for each camera. A second person approves it first."""
     with connected() as client:
-        if not grant:
-            grant = _granted(client, camera, start, end, Mode.EXPORT, incident)
+        grant = _grant(client, request) or _granted(client, camera, start, end, Mode.EXPORT, incident)
         with disk_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
         rows = [_export(client, grant, one, directory) for one in camera]
@@ -284,7 +288,13 @@ def _request(
     return answer
 
 
+def _grant(client: GateClient, request: str) -> str:
+    return str(client.get(f"/v1/requests/{request}/grant")["grant_id"]) if request else ""
+
+
 def _granted(client: GateClient, cameras: list[str], start: str, end: str, mode: Mode, incident: str) -> str:
+    if not start:
+        raise RequestInvalid("nothing says where to begin", hint="Give --from, such as --from 10m.")
     answer = _request(client, cameras, start, end, mode, incident)
     if answer["grant"]:
         return str(answer["grant"]["grant_id"])
@@ -300,7 +310,7 @@ def _say_second_person(request_id: str) -> None:
     console.print(f"requested: {request_id}", markup=False)
     console.print(
         f"  -> a second approved person types: videostore approve {request_id}\n"
-        f"     then go on with --grant and the grant it prints",
+        f"     then you go on with --request {request_id}",
         markup=False,
         soft_wrap=True,
     )

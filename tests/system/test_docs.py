@@ -1,0 +1,99 @@
+"""What the pages say is what the code does."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from videostore.cli.main import app
+from videostore.domain import errors
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+COMMAND = re.compile(r"(?:^\s*\$? ?|`|;|\|\s*|(?<=bin/))videostore ((?:[a-z-]+ ?)+[^`;|#\n]*)", re.MULTILINE)
+
+
+def generated():
+    spec = importlib.util.spec_from_file_location("make", ROOT / "docs" / "reference" / "make.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.pages()
+
+
+def test_reference_pages_say_what_the_code_says():
+    for name, text in generated().items():
+        written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+        assert written == text, f"run `python docs/reference/make.py`: {name} is out of date"
+
+
+def commands_in(page):
+    text = page.read_text(encoding="utf-8")
+    if page.name in {"cli.md", "CHANGELOG.md"}:
+        return []
+    return [match.group(1).strip() for match in COMMAND.finditer(text)]
+
+
+ALL = sorted({(page.relative_to(ROOT).as_posix(), line) for page in PAGES for line in commands_in(page)})
+
+
+def test_there_are_commands_to_test():
+    assert len(ALL) > 25
+
+
+@pytest.mark.parametrize(("page", "line"), ALL)
+def test_every_command_in_a_page_exists_with_its_options(page, line):
+    words = shlex.split(line.replace("…", "x").rstrip("…. ,)"))
+    command = typer.main.get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    assert not (words and hasattr(command, "commands") and not words[0].startswith("-")), line
+    known = {
+        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    for word in words:
+        if word.startswith("-") and word != "-":
+            assert word in {*known, "--help"}, f"{page}: {line}"
+
+
+def links():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            yield page.relative_to(ROOT).as_posix(), target
+
+
+@pytest.mark.parametrize(("page", "target"), sorted(set(links())))
+def test_every_link_leads_somewhere(page, target):
+    assert ((ROOT / page).parent / target).exists()
+
+
+def test_ci_runs_exactly_the_test_command_of_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^    (python3 -m venv .*pytest)$", readme, re.MULTILINE)
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for part in line.split(" && "):
+        assert part in ci.replace("pip install -q", "pip install"), part
+    assert ci.rstrip().endswith(".venv/bin/pytest")
+
+
+def test_the_readme_names_the_number_and_the_two_commands():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "30 days" in readme[:400]
+    assert len(re.findall(r"^    python3 -m venv", readme, re.MULTILINE)) == 2
+
+
+def test_the_tree_of_errors_in_the_docstring_is_the_tree():
+    for error in errors.every_error():
+        (line,) = re.findall(rf"── {error.__name__} +(\d+)(?: +(\d+))?", errors.__doc__)
+        status = str(error.http_status) if line[1] else ""
+        assert line == (str(error.exit_code), status)
+
+
+def test_every_file_of_tests_that_a_port_names_exists():
+    named = re.findall(r"tests/\S+\.py", (ROOT / "videostore" / "ports.py").read_text(encoding="utf-8"))
+    assert len(named) >= 9
+    assert [name for name in named if not (ROOT / name).exists()] == []

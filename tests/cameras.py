@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Thread
 
 from videostore.synthetic.server import SyntheticCamera, SyntheticServer
 from videostore.synthetic.stream import stream
@@ -21,3 +23,20 @@ def serving(*paths: str, **faults: object) -> Iterator[SyntheticServer]:
         cameras.append(SyntheticCamera(name, stream(LOOP), user, password, **faults))  # type: ignore[arg-type]
     with SyntheticServer(cameras) as server:
         yield server
+
+
+@contextmanager
+def web_server() -> Iterator[int]:
+    """Be something that is no camera, for one connection; yield the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = Thread(target=answer)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()

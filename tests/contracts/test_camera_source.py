@@ -6,11 +6,10 @@ import socket
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
-from threading import Thread
 
 import pytest
 
-from tests.cameras import serving
+from tests.cameras import serving, web_server
 from videostore.domain.errors import (
     CameraNotRtsp,
     CameraRefused,
@@ -107,19 +106,8 @@ def test_nobody_listening_is_unreachable(source):
 
 
 def test_a_web_server_is_not_a_camera(source):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer():
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-        thread = Thread(target=answer)
-        thread.start()
-        with pytest.raises(CameraNotRtsp):
-            source.open(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/x", None)
-        thread.join()
+    with web_server() as port, pytest.raises(CameraNotRtsp):
+        source.open(f"rtsp://127.0.0.1:{port}/x", None)
 
 
 @pytest.mark.parametrize("fault", ["silent", "away"])

@@ -6,11 +6,10 @@ import json
 import shutil
 import socket
 import subprocess
-from threading import Thread
 
 import pytest
 
-from tests.cameras import serving
+from tests.cameras import serving, web_server
 from tests.system.commands import PROGRAM, make_site, running, said, videostore
 from videostore.domain import errors
 
@@ -76,18 +75,8 @@ def test_a_path_that_has_no_stream(site, cameras):
 
 
 def test_a_web_server(site):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer():
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-        thread = Thread(target=answer)
-        thread.start()
-        refused(add(site, f"rtsp://127.0.0.1:{listener.getsockname()[1]}/"), errors.CameraNotRtsp)
-        thread.join()
+    with web_server() as port:
+        refused(add(site, f"rtsp://127.0.0.1:{port}/"), errors.CameraNotRtsp)
 
 
 @pytest.mark.parametrize(

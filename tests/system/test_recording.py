@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -107,17 +108,12 @@ def test_passwords_are_in_no_process_list_no_log_and_no_catalogue(site, cameras,
         until(lambda: all(eye.stored().values()), seconds=60, why=recorder.log.read_text)
         cameras.cameras["gate"].away = True  # so that errors are logged too
         until(lambda: "camera.lost" in recorder.log.read_text(), seconds=60)
-        processes = [path.read_bytes() for path in _processes(recorder.process.pid)]
+        own = Path(f"/proc/{recorder.process.pid}")
+        processes = [(own / name).read_bytes() for name in ("cmdline", "environ")]
     everything = b"".join([*processes, *(path.read_bytes() for path in site.rglob("*") if _is_public(path))])
     assert b"rtsp://" in everything
     for secret in (b"open sesame", b"open%20sesame", b"officer:"):
         assert secret not in everything
-
-
-def _processes(pid):
-    from pathlib import Path
-
-    return [Path(f"/proc/{pid}/cmdline"), Path(f"/proc/{pid}/environ")]
 
 
 def _is_public(path):

@@ -1,0 +1,43 @@
+"""Composition root: a site's configuration becomes running objects. No rules live here.
+
+``parts`` builds, ``commands`` answers what is typed, ``roles`` runs. A role builds only the parts it may hold
+(invariant 9): the recorder never constructs a keyring, only the published public halves. Heavy libraries
+(database, video, web server) are imported by the function that builds what needs them: a role loads its own,
+and a command at a terminal answers at once.
+"""
+
+from videostore.app.commands import (
+    check,
+    check_camera,
+    checkpoint,
+    create,
+    diagnose,
+    plan,
+    rebuild_catalogue,
+    record,
+    staff_rows,
+    status,
+    verify_certificate,
+)
+from videostore.app.parts import Parts, host_time, staff, sweep, verify_ledger
+from videostore.app.roles import run
+
+__all__ = [
+    "Parts",
+    "check",
+    "check_camera",
+    "checkpoint",
+    "create",
+    "diagnose",
+    "host_time",
+    "plan",
+    "rebuild_catalogue",
+    "record",
+    "run",
+    "staff",
+    "staff_rows",
+    "status",
+    "sweep",
+    "verify_certificate",
+    "verify_ledger",
+]

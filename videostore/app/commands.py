@@ -1,0 +1,254 @@
+"""What is typed at the command line of a site, put together from its parts."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videostore.check import certificate, invariants
+from videostore.config.credentials import resolve_credentials
+from videostore.config.settings import DirectoryStoreSettings
+from videostore.config.site import NewDirectory, Site, create_site
+from videostore.domain.access import right_to_see
+from videostore.domain.camera import Camera
+from videostore.domain.errors import (
+    ClockInDoubt,
+    KeyUnavailable,
+    SiteError,
+    VideostoreError,
+)
+from videostore.domain.ledger import Event, Json, Record
+from videostore.domain.retention import Kind
+from videostore.keyring.files import create_master_key
+from videostore.retention.plan import Planned
+from videostore.retention.plan import plan as plan_hours
+from videostore.signing import SigningKey
+from videostore.store.directory import DirectoryStore
+
+if TYPE_CHECKING:
+    pass
+
+from videostore.app.parts import Parts, host_time, ledger_key, staff, sweep
+from videostore.app.roles import ROLES
+
+OPERATOR = "operator"
+"""Actor of what is done at the command line of the site itself."""
+
+
+def create(directory: Path, *, name: str, overrides: Mapping[str, str] | None = None) -> None:
+    """Make a site, whole or not at all. ``overrides`` replaces configuration files by text."""
+    with NewDirectory(directory) as building:
+        create_site(building, name=name, overrides=overrides)
+        site = Site.load(building)
+        create_master_key(site.path(site.settings.keyring.master_key))
+        key = SigningKey.create(ledger_key(building))
+        (building / "ledger").mkdir()
+        (building / "ledger" / "public.key").write_text(f"{key.public}\n")
+        if isinstance(site.settings.store, DirectoryStoreSettings):
+            DirectoryStore.create(site.path(site.settings.store.path))
+        with Parts(site) as parts:
+            parts.ledger.append(Event.SITE_CREATED, actor=OPERATOR, body={"site": site.settings.site})
+            parts.catalogue.totals()
+            parts.clock.advance()
+            report = sweep(parts).run()  # makes the first keys
+        if report.errors:
+            raise SiteError(report.errors[0], hint="Nothing was made.")
+
+
+def record(site: Site, event: Event, /, **body: Json) -> Record:
+    """Write a record of what was done at the command line."""
+    with Parts(site) as parts:
+        return parts.ledger.append(event, actor=OPERATOR, body=body)
+
+
+def check_camera(site: Site, camera: Camera) -> dict[str, Any]:
+    """Connect to a camera and return what it sends. Raises the CameraError that applies."""
+    from videostore.recorder.sources import RtspSource
+
+    settings = site.settings.recorder
+    credentials = resolve_credentials(camera.credentials, root=site.root)
+    began = time.monotonic()
+    stream = RtspSource(stall=settings.stall, now=host_time).open(camera.url, credentials)
+    frames, offset, keyframes = 0, None, 0
+    try:
+        for packet in stream.packets():
+            frames += 1
+            keyframes += packet.keyframe
+            if packet.claimed_at is not None:
+                offset = round((packet.received_at - packet.claimed_at).total_seconds(), 3)
+            if time.monotonic() - began > _LOOK.total_seconds() or (keyframes > 1 and offset is not None):
+                break
+    finally:
+        stream.close()
+    return {
+        "camera": camera.name,
+        "url": camera.url,
+        "codec": stream.info.codec,
+        "size": f"{stream.info.width_px}x{stream.info.height_px}",
+        "frames_seen": frames,
+        "clock_behind_seconds": offset,
+    }
+
+
+_LOOK = timedelta(seconds=5)
+
+
+def plan(parts: Parts, moment: datetime) -> list[dict[str, Any]]:
+    """Return what a sweep at ``moment`` would take, an hour key a row."""
+    planned: list[Planned] = []
+    for kind, policy in parts.policies().items():
+        keys = list(parts.keyrings[kind].keys())
+        held = parts.catalogue.key_ids(until=moment) if kind is Kind.VIDEO else []
+        planned += plan_hours(policy, keys=keys, rows=held, moment=moment)
+    return [
+        {
+            "kind": one.kind.value,
+            "key_id": str(one.key_id),
+            "due_at": one.verdict.due_at,
+            "deadline": one.verdict.deadline,
+            "reason": one.verdict.reason.value,
+            "footage": one.rows,
+        }
+        for one in planned
+    ]
+
+
+def verify_certificate(parts: Parts, certificate_id: str) -> dict[str, Json]:
+    """Check one certificate against ledger, keyring and store."""
+    return certificate.verify_certificate(parts.subject(), certificate_id)
+
+
+def rebuild_catalogue(parts: Parts) -> dict[str, int]:
+    """Fill the catalogue from a listing of the store."""
+    from videostore.catalogue.rebuild import rebuild
+
+    counts = rebuild(parts.catalogue, parts.store)
+    return {"found": counts.found, "added": counts.added, "not_segments": counts.strangers}
+
+
+def checkpoint(parts: Parts) -> dict[str, Json]:
+    """Sign the head of the ledger."""
+    return dict(parts.ledger.checkpoint().to_json())
+
+
+def check(parts: Parts) -> list[invariants.Finding]:
+    """Ask every promise of the site."""
+    return invariants.check(parts.subject())
+
+
+def status(parts: Parts) -> dict[str, Any]:
+    """Return what runs, what is recorded and what goes next."""
+    site = parts.site
+    running = site.running()
+    totals = parts.catalogue.totals()
+    keys = [key for ring in (parts.published(kind) for kind in Kind) for key in ring.keys()]
+    policy = parts.policies()[Kind.VIDEO]
+    oldest = next(iter(parts.catalogue.key_ids(until=host_time())), None)
+    return {
+        "site": site.settings.site,
+        "running": {role: _where(running.get(role)) for role in ROLES},
+        "footage": {
+            "segments": totals.segments,
+            "size_bytes": totals.size_bytes,
+            "condemned": totals.condemned,
+            "oldest": totals.oldest,
+            "next_due": policy.due_at(oldest) if oldest else None,
+        },
+        "keys": {
+            "live": sum(key.destroyed_at is None for key in keys),
+            "destroyed": sum(key.destroyed_at is not None for key in keys),
+        },
+        "spool_bytes": parts.spool.size_bytes(),
+        "cameras": [
+            {
+                "camera": camera.name,
+                "state": "enabled" if camera.enabled else "disabled",
+                "footage_until": parts.catalogue.last_end(camera.id),
+                "url": camera.url,
+            }
+            for camera in site.cameras.present()
+        ],
+    }
+
+
+def _where(facts: Mapping[str, Any] | None) -> str:
+    return "" if facts is None else ", ".join(str(facts[key]) for key in ("gate", "metrics") if key in facts)
+
+
+def staff_rows(site: Site) -> list[dict[str, Any]]:
+    """Return everybody on file, and whether they may see footage now."""
+    policy, now = site.access(), host_time()
+    rows = []
+    for dossier in staff(site).list():
+        decision = right_to_see(dossier, policy=policy, now=now)
+        valid = [
+            paper.valid.end for paper in dossier.approvals if paper.signature_valid and not paper.revoked
+        ]
+        rows.append(
+            {
+                "staff_id": dossier.staff.id,
+                "department": dossier.staff.department,
+                "may_see_footage": decision.allowed,
+                "reason": decision.reason.value,
+                "approved_until": max(valid, default=None),
+            }
+        )
+    return rows
+
+
+def diagnose(site: Site) -> list[dict[str, Any]]:
+    """Look at what a site needs from its machine; a row for each, with what to do about it."""
+    rows: list[dict[str, Any]] = []
+    with Parts(site) as parts:
+        for what, look in _LOOKS.items():
+            try:
+                rows.append({"what": what, "ok": True, "answer": look(parts), "hint": ""})
+            except VideostoreError as error:
+                rows.append({"what": what, "ok": False, "answer": str(error), "hint": error.hint})
+    return rows
+
+
+def _look_at_clock(parts: Parts) -> str:
+    reading = parts.clock.read()
+    if reading.doubt is not None:
+        raise ClockInDoubt(
+            f"not believed: {reading.doubt.value}", hint="`videostore retention confirm-clock`"
+        )
+    return reading.latest.isoformat(timespec="seconds")
+
+
+def _look_at_disk(parts: Parts) -> str:
+    free = shutil.disk_usage(parts.site.root).free
+    if free < _LEAST_FREE:
+        raise SiteError(f"{free / 1e9:.1f} GB free", hint="Free or enlarge the disk of the site.")
+    return f"{free / 1e9:.1f} GB free"
+
+
+def _look_at_keys(parts: Parts) -> str:
+    live = [key for key in parts.published(Kind.VIDEO).keys() if key.destroyed_at is None]
+    if not live or live[-1].key_id.span.end < host_time():
+        raise KeyUnavailable("no hour key for now", hint="Start `videostore run retention`.")
+    return f"ahead until {live[-1].key_id.span.end.isoformat(timespec='minutes')}"
+
+
+def _look_at_approvers(parts: Parts) -> str:
+    approvers = parts.site.approvers()
+    if not approvers:
+        raise SiteError("nobody can approve", hint="Name an approver in policies/access.yaml.")
+    return ", ".join(approvers)
+
+
+_LOOKS: Mapping[str, Callable[[Parts], str]] = {
+    "clock": _look_at_clock,
+    "disk": _look_at_disk,
+    "store": lambda parts: f"answers, {len(parts.store.prefixes())} prefixes",
+    "catalogue": lambda parts: f"{parts.catalogue.totals().segments} segments",
+    "hour keys": _look_at_keys,
+    "ledger": lambda parts: f"{sum(1 for _ in parts.ledger.records())} records",
+    "approvers": _look_at_approvers,
+}
+_LEAST_FREE = 1_000_000_000  # bytes

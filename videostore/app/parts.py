@@ -1,0 +1,223 @@
+"""The running objects of one site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videostore.check import invariants
+from videostore.config.credentials import resolve_credentials
+from videostore.config.follow import Followed
+from videostore.config.settings import DirectoryStoreSettings
+from videostore.config.site import Site
+from videostore.domain.errors import (
+    SignatureInvalid,
+)
+from videostore.domain.retention import Kind, RetentionPolicy
+from videostore.gate.staff import FileStaffDirectory
+from videostore.keyring.files import FileKeyring, PublishedKeys
+from videostore.ledger import verify as ledger_verify
+from videostore.ledger.files import FileLedger
+from videostore.ports import Clock, Holding, SegmentStore
+from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
+from videostore.recorder.spool import Spool
+from videostore.retention.clock import GuardedClock
+from videostore.retention.sweep import Keys, Sweep
+from videostore.signing import SigningKey
+from videostore.store.decorators import Metered, Retrying
+from videostore.store.directory import DirectoryStore
+
+if TYPE_CHECKING:
+    from videostore.catalogue.sql import SqlCatalogue
+
+
+class Parts:
+    """The running objects of one site, each built when first asked for; a context manager."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self._open = ExitStack()
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @cached_property
+    def policies(self) -> Callable[[], Mapping[Kind, RetentionPolicy]]:
+        return Followed(self.site.root / "policies" / "retention.yaml", self.site.retention)
+
+    def policy(self, kind: Kind) -> Callable[[], RetentionPolicy]:
+        return lambda: self.policies()[kind]
+
+    @cached_property
+    def clock(self) -> GuardedClock:
+        settings = self.site.settings.retention
+        return GuardedClock(
+            self.site.root / "clock.json",
+            max_jump=settings.max_clock_jump,
+            max_off=settings.max_off,
+            witness=lambda: self.store.time(),
+        )
+
+    @cached_property
+    def store(self) -> SegmentStore:
+        return Metered(Retrying(_store(self.site)))
+
+    @cached_property
+    def catalogue(self) -> SqlCatalogue:
+        from videostore.catalogue.sql import SqlCatalogue
+
+        settings = self.site.settings.catalogue
+        kind, slashes, path = settings.url.partition(":///")
+        url = f"{kind}{slashes}{self.site.path(path)}" if kind == "sqlite" else settings.url
+        credentials = resolve_credentials(settings.credentials, root=self.site.root)
+        catalogue = SqlCatalogue.open(url, credentials=credentials)
+        self._open.callback(catalogue.close)
+        return catalogue
+
+    @cached_property
+    def keyrings(self) -> Mapping[Kind, FileKeyring]:
+        settings = self.site.settings.keyring
+        return {
+            kind: FileKeyring(
+                directory,
+                master_key=self.site.path(settings.master_key),
+                policy=self.policy(kind),
+                clock=self.clock,
+                ahead=settings.ahead,
+            )
+            for kind, directory in self._key_directories.items()
+        }
+
+    def published(self, kind: Kind) -> PublishedKeys:
+        return PublishedKeys(self._key_directories[kind], policy=self.policy(kind), clock=self.clock)
+
+    @property
+    def _key_directories(self) -> Mapping[Kind, Path]:
+        return {
+            Kind.VIDEO: self.site.path(self.site.settings.keyring.path),
+            Kind.ENTRY_EXIT: self.site.root / "presence-keys",
+        }
+
+    @cached_property
+    def ledger(self) -> FileLedger:
+        return _ledger(self.site, self.clock)
+
+    @cached_property
+    def spool(self) -> Spool:
+        return Spool(self.site.path(self.site.settings.recorder.spool))
+
+    @cached_property
+    def holdings(self) -> Mapping[Kind, Sequence[Holding]]:
+        return {Kind.VIDEO: [self.spool], Kind.ENTRY_EXIT: [PresenceHolding(self.store)]}
+
+    @cached_property
+    def staff(self) -> FileStaffDirectory:
+        return staff(self.site)
+
+    @cached_property
+    def presence(self) -> PresenceReader:
+        return PresenceReader(self.store, self.keyrings[Kind.ENTRY_EXIT])
+
+    def register(self) -> PresenceRegister:
+        """Return what door systems write to: it holds public keys only."""
+        return PresenceRegister(
+            self.store,
+            self.published(Kind.ENTRY_EXIT),
+            key_period=self.policy(Kind.ENTRY_EXIT)().key_period,
+            clock=self.clock,
+        )
+
+    def subject(self) -> invariants.Subject:
+        """Return everything a check looks at."""
+
+        def verify() -> tuple[Sequence[str], int]:
+            facts, problems = verify_ledger(self.site.root / "ledger", "")
+            return problems, int(facts["records"])
+
+        settings = self.site.settings.keyring
+        return invariants.Subject(
+            policies=self.policies(),
+            keyrings=self.keyrings,
+            holdings=self.holdings,
+            clock=self.clock,
+            store=self.store,
+            catalogue=self.catalogue,
+            ledger=self.ledger,
+            verify_ledger=verify,
+            private_files=[
+                self.site.path(settings.master_key),
+                ledger_key(self.site.root),
+                *sorted((self.site.root / "secrets").glob("*")),
+                *(key for place in self._key_directories.values() for key in (place / "private").glob("*")),
+            ],
+        )
+
+
+def _store(site: Site) -> SegmentStore:
+    settings = site.settings.store
+    if isinstance(settings, DirectoryStoreSettings):
+        return DirectoryStore(site.path(settings.path))
+    from videostore.store.s3 import S3Store  # boto3 is an extra
+
+    return S3Store(
+        endpoint=settings.endpoint,
+        bucket=settings.bucket,
+        region=settings.region,
+        credentials=resolve_credentials(settings.credentials, root=site.root),
+        ca_file=str(site.path(settings.ca_file)) if settings.ca_file else "",
+    )
+
+
+def ledger_key(root: Path) -> Path:
+    return root / "secrets" / "ledger.key"
+
+
+def _ledger(site: Site, clock: Clock) -> FileLedger:
+    return FileLedger(site.root / "ledger", key=SigningKey.load(ledger_key(site.root)), clock=clock)
+
+
+def staff(site: Site) -> FileStaffDirectory:
+    """Return the people on file of a site."""
+    return FileStaffDirectory(site.root / "staff", approvers=site.approvers)
+
+
+def host_time() -> datetime:
+    """Return the host's time, for stamps."""
+    return datetime.now(UTC)
+
+
+def sweep(parts: Parts) -> Sweep:
+    """Return a sweep by the policies as they are now."""
+    video, entry_exit = (
+        Keys(parts.policies()[kind], parts.keyrings[kind], parts.holdings[kind])
+        for kind in (Kind.VIDEO, Kind.ENTRY_EXIT)
+    )
+    return Sweep(
+        video=video,
+        entry_exit=entry_exit,
+        clock=parts.clock,
+        store=parts.store,
+        catalogue=parts.catalogue,
+        ledger=parts.ledger,
+    )
+
+
+def verify_ledger(directory: Path, public_key: str) -> tuple[dict[str, Any], Sequence[str]]:
+    """Verify the ledger's files; without ``public_key`` by the key that lies beside them."""
+    if not public_key:
+        try:
+            public_key = (directory / "public.key").read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SignatureInvalid(
+                f"{directory} has no public.key: {error.strerror}", hint="Give --public-key ed25519:…"
+            ) from error
+    report = ledger_verify.verify(directory, public_key=public_key)
+    facts = report.to_json()
+    return {key: value for key, value in facts.items() if key != "problems"}, report.problems

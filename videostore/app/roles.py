@@ -1,0 +1,164 @@
+"""The roles of a site, one process each: recorder, retention, gate."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from threading import Event as Stop
+from typing import TYPE_CHECKING
+
+from videostore import telemetry
+from videostore.config.credentials import resolve_credentials
+from videostore.config.durations import split_address
+from videostore.config.follow import Followed
+from videostore.config.site import Site
+from videostore.domain.errors import (
+    SiteError,
+)
+from videostore.domain.retention import Kind
+from videostore.retention.service import RetentionService
+
+if TYPE_CHECKING:
+    pass
+
+from videostore.app.parts import Parts, sweep
+
+log = telemetry.logger("app")
+
+ROLES = ("recorder", "retention", "gate")
+
+
+def run(site: Site, role: str, stop: Stop) -> None:
+    """Run a role, or one process of each, until ``stop`` is set. Raises SiteBusy if it runs already."""
+    if role == "all":
+        _run_all(site, stop)
+        return
+    with site.duty(role), Parts(site) as parts:
+        {"recorder": _run_recorder, "retention": _run_retention, "gate": _run_gate}[role](parts, stop)
+
+
+@contextmanager
+def _metrics(site: Site, role: str) -> Iterator[str]:
+    address: str = getattr(site.settings.metrics, role)
+    host, port = split_address(address)
+    try:
+        server, thread = telemetry.serve_metrics(host, port)
+    except OSError as error:
+        raise SiteError(
+            f"metrics of the {role} cannot listen on {address}: {error.strerror}",
+            hint=f"Choose another `metrics.{role}` in videostore.yaml; port 0 takes a free one.",
+        ) from error
+    try:
+        yield f"http://{host}:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _run_recorder(parts: Parts, stop: Stop) -> None:
+    from videostore.recorder.session import Recording
+    from videostore.recorder.sources import RtspSource
+    from videostore.recorder.supervisor import Recorder
+    from videostore.recorder.upload import Uploader
+
+    site, settings = parts.site, parts.site.settings.recorder
+    policy = parts.policy(Kind.VIDEO)
+    recording = Recording(
+        source=RtspSource(stall=settings.stall, now=parts.clock.now),
+        spool=parts.spool,
+        keys=parts.published(Kind.VIDEO),
+        key_period=lambda: policy().key_period,
+        segment=settings.segment,
+        max_clock_offset=settings.max_clock_offset,
+        now=parts.clock.now,
+    )
+    recorder = Recorder(
+        recording,
+        Uploader(parts.spool, parts.store, parts.catalogue, now=parts.clock.now),
+        cameras=Followed(site.root / "cameras.yaml", site.cameras.all),
+        credentials=lambda camera: resolve_credentials(camera.credentials, root=site.root),
+    )
+    with _metrics(site, "recorder") as metrics:
+        site.announce("recorder", {"metrics": metrics})
+        recorder.run(stop)
+
+
+def _run_retention(parts: Parts, stop: Stop) -> None:
+    interval = parts.site.settings.retention.sweep
+    service = RetentionService(lambda: sweep(parts), clock=parts.clock, interval=interval)
+    with _metrics(parts.site, "retention") as metrics:
+        parts.site.announce("retention", {"metrics": metrics})
+        service.run(stop)
+
+
+def _run_gate(parts: Parts, stop: Stop) -> None:
+    from videostore.gate.api import create_api
+    from videostore.gate.logins import Logins
+    from videostore.gate.server import serve
+    from videostore.gate.service import Gate
+
+    site, settings = parts.site, parts.site.settings.gate
+    gate = Gate(
+        staff=parts.staff,
+        ledger=parts.ledger,
+        store=parts.store,
+        catalogue=parts.catalogue,
+        keyring=parts.keyrings[Kind.VIDEO],
+        presence=parts.presence,
+        clock=parts.clock,
+        logins=Logins(idle=settings.idle, longest=settings.session),
+        policy=site.access,  # read anew each time: it fails closed
+        retention=parts.policy(Kind.VIDEO),
+    )
+    host, port = split_address(settings.listen)
+    with _metrics(site, "gate") as metrics:
+        serve(
+            create_api(gate, find_camera=site.cameras.find, all_cameras=site.cameras.all),
+            host=host,
+            port=port,
+            certificate=site.path(settings.tls_certificate) if settings.tls_certificate else None,
+            key=site.path(settings.tls_key) if settings.tls_key else None,
+            started=lambda url: site.announce("gate", {"metrics": metrics, "gate": url}),
+            stop=stop,
+        )
+
+
+def _run_all(site: Site, stop: Stop) -> None:
+    """One process a role. One that dies is started again; one that cannot start ends all."""
+    with site.duty("all"), ExitStack() as children:
+        running: dict[str, subprocess.Popen[bytes]] = {}
+        for role in ROLES:
+            running[role] = _start(site, role)
+            children.callback(_end_role, running, role)
+        while not stop.wait(0.2):
+            for role, child in running.items():
+                code = child.poll()
+                if code is None:
+                    continue
+                if code > 1:  # it said why, and would say it again
+                    sys.exit(code)
+                log.error("role.died", role=role, exit_code=code)
+                stop.wait(1.0)
+                if not stop.is_set():
+                    running[role] = _start(site, role)
+
+
+def _start(site: Site, role: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "videostore.cli.main", "run", role, "--site", str(site.root)]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own program
+
+
+def _end_role(running: Mapping[str, subprocess.Popen[bytes]], role: str) -> None:
+    child = running[role]
+    child.terminate()
+    try:
+        child.wait(_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+_PATIENCE_SECONDS = 20

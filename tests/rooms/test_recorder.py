@@ -48,8 +48,9 @@ TIME_BASE = Fraction(1, 90_000)
 CAMERA = Camera(uuid4(), "lobby", "rtsp://127.0.0.1/lobby", "")
 
 
-def packet(number, *, keyframe=None, at=START, claimed=None):
-    units = stream().frames[number % len(stream().frames)]
+def packet(number, *, keyframe=None, at=START, claimed=None, picture=None):
+    frames = (picture or stream()).frames
+    units = frames[number % len(frames)]
     return Packet(
         data=b"".join(b"\x00\x00\x00\x01" + unit for unit in units),
         pts=number * TICKS,
@@ -365,6 +366,20 @@ def test_a_segment_is_sealed_to_the_key_of_its_first_frame(desk):
     segments = desk.record(frames(4 * GOP, at=before))
     assert [one.key_id.start for one in segments] == [START, START + HOUR]
     assert segments[0].span.end > START + HOUR
+
+
+def test_a_picture_that_changes_its_size_begins_a_segment_with_a_header_of_its_own(desk, tmp_path):
+    small = stream(2, 320, 180)
+    film = [*frames(3 * GOP), *frames(2 * GOP, 3 * GOP, picture=small), *frames(GOP, 5 * GOP)]
+    segments = desk.record(film, segment=10 * SECOND)
+    sizes = []
+    for segment in segments:
+        path = tmp_path / "film.mp4"
+        path.write_bytes(desk.opened(segment))
+        with av.open(str(path)) as container:
+            sizes.append((container.streams.video[0].width, sum(1 for _ in container.decode(video=0))))
+    assert sizes == [(WIDTH, 3 * GOP), (320, 2 * GOP), (WIDTH, GOP)]
+    assert all(one.span.end == following.span.start for one, following in pairwise(segments))
 
 
 # --- spool ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import av
 import av.error
@@ -13,6 +14,28 @@ from videostore.ports import Packet, StreamInfo
 from videostore.recorder.cutter import Group
 
 _OPTIONS = {"movflags": "cmaf+empty_moov+frag_keyframe+skip_trailer"}
+
+
+_PARAMETER_SETS = {"h264": {7, 8}, "hevc": {32, 33, 34}}
+
+
+def parameter_sets(codec: str, keyframe: bytes) -> tuple[bytes, ...]:
+    """Return the parameter sets that a keyframe carries, empty if it carries none.
+
+    ``keyframe`` is a byte stream with start codes (ITU-T H.264, H.265, annex B); NAL unit types as in
+    their tables 7-1.
+    """
+    found = []
+    for unit in re.split(rb"\x00{2,3}\x01", keyframe)[1:]:
+        kind = unit[0] & 0x1F if codec == "h264" else unit[0] >> 1 & 0x3F
+        if kind in _PARAMETER_SETS[codec]:
+            found.append(unit.rstrip(b"\x00"))
+        elif kind in _PICTURES[codec]:
+            break
+    return tuple(found)
+
+
+_PICTURES = {"h264": {1, 5}, "hevc": {*range(32)}}
 
 
 class Muxer:

@@ -22,7 +22,7 @@ from videostore.domain.errors import (
 from videostore.domain.segment import Gap, GapReason, KeyId, Segment, Span
 from videostore.ports import CameraSource, CameraStream, Packet, PublicKeys, StreamInfo
 from videostore.recorder.cutter import TOLERANCE, Cutter, Group, Timeline, ticks_to_time
-from videostore.recorder.muxer import Muxer
+from videostore.recorder.muxer import Muxer, parameter_sets
 from videostore.recorder.spool import Spool, facts_of
 from videostore.sealing import seal
 
@@ -150,6 +150,7 @@ class _Assembly:
         self._session = session
         self._info = info
         self._muxer = Muxer(info)
+        self._parameters: tuple[bytes, ...] = ()
         self._timeline = Timeline(max_offset=session.recording.max_clock_offset)
         self._start: datetime | None = None
         self._ticks = 0
@@ -157,6 +158,7 @@ class _Assembly:
         self._groups: list[Segment] = []
 
     def add(self, group: Group) -> None:
+        self._follow_format(group.packets[0])
         movie = self._muxer.mux(group)
         if self._start is None:
             self._start = self._timeline.place(group.packets[0])
@@ -170,6 +172,14 @@ class _Assembly:
         self._ticks += group.duration
         if ticks_to_time(self._ticks, self._info.time_base) >= self._session.recording.segment:
             self.close()
+
+    def _follow_format(self, keyframe: Packet) -> None:
+        """Begin a new segment, with a header of its own, where the picture changes its format."""
+        parameters = parameter_sets(self._info.codec, keyframe.data) or self._parameters
+        if self._parameters and parameters != self._parameters:
+            self.close()
+            self._muxer = Muxer(self._info)
+        self._parameters = parameters
 
     def close(self) -> None:
         """Make a segment of the groups so far."""

@@ -9,14 +9,16 @@ from pathlib import Path
 import av
 import numpy as np
 
-from videostore.synthetic.stream import read_frame_number
+from videostore.synthetic.stream import HEIGHT, WIDTH, read_frame_number
 
 
 def frame_numbers(film: Path) -> list[int]:
     """Decode a film and return the number that each frame carries, in order of display."""
     with av.open(str(film)) as container:
         return [
-            read_frame_number(np.asarray(frame.to_ndarray(format="gray"), dtype=np.uint8))
+            read_frame_number(
+                np.asarray(frame.reformat(WIDTH, HEIGHT, format="gray").to_ndarray(), dtype=np.uint8)
+            )
             for frame in container.decode(video=0)
         ]
 

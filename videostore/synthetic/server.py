@@ -35,7 +35,8 @@ class SyntheticCamera:
 
     ``clock_offset_seconds`` is added to the wall clock of its sender reports; ``silent`` keeps the
     connection but sends nothing; ``away`` refuses new connections and hangs up on the present ones.
-    Without ``describes`` its SDP has no parameter sets, as with many cameras.
+    ``stream`` may be exchanged while it runs. Without ``describes`` its SDP has no parameter sets, as with
+    many cameras.
     ``sent`` is what really left: ``(number of the frame in the loop, Unix time)``.
     """
 
@@ -220,9 +221,9 @@ class _Connection:
         offset = secrets.randbits(31)
         packets = octets = 0
         report_at = 0.0
-        frames = camera.stream.frames
         number = self._server.next_keyframe()
         while not camera.away:
+            frames = camera.stream.frames
             due = self._server.frame_at(number)
             await asyncio.sleep(max(0.0, due - time.time()))
             if camera.silent:

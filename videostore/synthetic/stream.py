@@ -34,10 +34,10 @@ class Stream:
 
 
 @lru_cache(maxsize=4)
-def stream(seconds: int = 10) -> Stream:
+def stream(seconds: int = 10, width: int = WIDTH, height: int = HEIGHT) -> Stream:
     """Encode a loop of ``seconds`` as H.264 (no B-frames, a keyframe each second)."""
     codec = av.CodecContext.create("libx264", "w")
-    codec.width, codec.height, codec.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
     codec.framerate = Fraction(FRAME_RATE)
     codec.options = {
         "preset": "ultrafast",
@@ -47,7 +47,8 @@ def stream(seconds: int = 10) -> Stream:
     }
     packets = []
     for number in range(seconds * FRAME_RATE):
-        frame = av.VideoFrame.from_ndarray(picture(number), format="gray").reformat(format="yuv420p")
+        frame = av.VideoFrame.from_ndarray(picture(number), format="gray")
+        frame = frame.reformat(width, height, format="yuv420p")
         frame.pts = number
         packets += codec.encode(frame)
     packets += codec.encode(None)

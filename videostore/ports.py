@@ -114,7 +114,7 @@ class Catalogue(Protocol):
         """Record segments found in the store but not here, as live. Returns how many were new."""
 
     def add_gap(self, gap: Gap) -> None:
-        """Record a gap. Idempotent."""
+        """Record a gap; one that goes on where another of that reason ends makes it longer. Idempotent."""
 
     def segments(self, cameras: Collection[CameraId], span: Span) -> list[Segment]:
         """Return live segments that overlap ``span``, ordered by camera and start."""

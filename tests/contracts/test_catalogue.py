@@ -147,6 +147,19 @@ def test_keys_with_live_rows_are_named_oldest_first(catalogue):
     assert catalogue.key_ids(until=first.start) == []
 
 
+def test_a_gap_that_goes_on_becomes_longer_and_none_is_longer_than_a_day(catalogue):
+    down, error = GapReason.RECORDER_DOWN, GapReason.STREAM_ERROR
+    pieces = [Gap(span(at, at + 10), ONE, down) for at in (0, 20, 10, 10)]
+    for gap in (*pieces, Gap(span(30, 40), ONE, error), Gap(span(30, 40), TWO, down)):
+        catalogue.add_gap(gap)
+    assert catalogue.gaps([ONE], span(0, 100)) == [Gap(span(0, 30), ONE, down), Gap(span(30, 40), ONE, error)]
+    assert catalogue.gaps([TWO], span(0, 100)) == [Gap(span(30, 40), TWO, down)]
+    for hour in range(1, 50):
+        catalogue.add_gap(Gap(span(3600 * hour, 3600 * (hour + 1)), TWO, down))
+    found = catalogue.gaps([TWO], span(3600, 3600 * 50))
+    assert [gap.span.duration for gap in found] == [timedelta(days=1), timedelta(days=1), timedelta(hours=1)]
+
+
 def test_gaps_are_kept_once_and_forgotten_when_old(catalogue):
     old, new = (Gap(span(at, at + 5), ONE, GapReason.STREAM_ERROR) for at in (0, 100))
     for gap in (new, old, new):

@@ -8,7 +8,7 @@ from datetime import datetime
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import CatalogueUnavailable
 from videostore.domain.retention import SegmentState
-from videostore.domain.segment import Gap, KeyId, ObjectKey, Segment, Span
+from videostore.domain.segment import Gap, KeyId, ObjectKey, Segment, Span, joined
 from videostore.ports import Totals
 
 LIVE, CONDEMNED, ABSENT = SegmentState
@@ -34,7 +34,11 @@ class MemoryCatalogue:
 
     def add_gap(self, gap: Gap) -> None:
         self._up()
-        self.held_gaps.add(gap)
+        same = [one for one in self.held_gaps if (one.camera_id, one.reason) == (gap.camera_id, gap.reason)]
+        kept, replaced = joined(gap, same)
+        self.held_gaps -= set(replaced)
+        if kept is not None:
+            self.held_gaps.add(kept)
 
     def segments(self, cameras: Collection[CameraId], span: Span) -> list[Segment]:
         return [one for one in self._in(LIVE) if one.camera_id in cameras and one.span.overlaps(span)]

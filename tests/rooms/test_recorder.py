@@ -42,7 +42,7 @@ from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import FRAME_RATE, GOP, HEIGHT, WIDTH, stream
 
 START = datetime(2026, 11, 24, 12, tzinfo=UTC)
-SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
+SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 TICKS = 90_000 // FRAME_RATE
 TIME_BASE = Fraction(1, 90_000)
 CAMERA = Camera(uuid4(), "lobby", "rtsp://127.0.0.1/lobby", "")
@@ -251,7 +251,7 @@ class Desk:
         return self.hours.open(segment, self.spool.read(segment))
 
     def gaps(self):
-        return [gap for _, gap in self.spool.gaps()]
+        return sorted(gap for _, gap in self.spool.gaps())
 
 
 @pytest.fixture
@@ -331,8 +331,38 @@ def test_a_connection_that_breaks_leaves_a_gap_with_its_reason(desk):
 
 def test_a_recorder_that_was_not_running_leaves_a_gap_with_that_reason(desk):
     desk.record(frames(GOP))
+    desk.now = START + HOUR
     desk.record(frames(GOP, at=START + HOUR))
     assert desk.gaps() == [Gap(Span(START + SECOND, START + HOUR), CAMERA.id, GapReason.RECORDER_DOWN)]
+
+
+def test_an_outage_is_on_record_while_it_goes_on(desk):
+    """Also after a restart in the middle of it: no second is counted twice."""
+    desk.record(frames(GOP))
+    desk.now = START + MINUTE
+    desk.record()
+    assert desk.gaps() == [Gap(Span(START + SECOND, START + MINUTE), CAMERA.id, GapReason.RECORDER_DOWN)]
+    desk.now = START + 2 * MINUTE
+    film = Film([])
+    desk.session(film).run(film.stop)
+    assert sum((gap.span.duration for gap in desk.gaps()), timedelta(0)) == 2 * MINUTE - SECOND
+
+
+def test_a_camera_that_never_answered_has_a_gap_from_when_it_was_to_be_recorded(desk):
+    class Away(Film):
+        def open(self, url, credentials):
+            desk.now += MINUTE
+            if desk.now >= START + 3 * MINUTE:
+                self.stop.set()
+            raise CameraUnreachable("away")
+
+    film = Away()
+    desk.session(film).run(film.stop)
+    reasons = {gap.reason for gap in desk.gaps()}
+    assert reasons == {GapReason.CAMERA_UNREACHABLE}
+    assert [gap.span for gap in desk.gaps()] == [
+        Span(START + at * MINUTE, START + (at + 1) * MINUTE) for at in range(2)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from videostore.domain.segment import (
     ObjectKey,
     Segment,
     Span,
+    joined,
 )
 from videostore.ports import Totals
 
@@ -88,14 +89,29 @@ class SqlCatalogue:
         return new
 
     def add_gap(self, gap: Gap) -> None:
-        insert = self._insert(GAPS).values(
-            camera_id=str(gap.camera_id),
-            start_us=_us(gap.span.start),
-            end_us=_us(gap.span.end),
-            reason=gap.reason.value,
+        same = sa.and_(
+            GAPS.c.camera_id == str(gap.camera_id),
+            GAPS.c.reason == gap.reason.value,
+            GAPS.c.start_us <= _us(gap.span.end),
+            GAPS.c.end_us >= _us(gap.span.start),
         )
         with self._transaction(write=True) as connection:
-            connection.execute(insert.on_conflict_do_nothing())
+            known = [_gap(row) for row in connection.execute(sa.select(GAPS).where(same))]
+            kept, replaced = joined(gap, known)
+            for one in replaced:
+                connection.execute(
+                    sa.delete(GAPS).where(
+                        same, GAPS.c.start_us == _us(one.span.start), GAPS.c.end_us == _us(one.span.end)
+                    )
+                )
+            if kept is not None:
+                values = {
+                    "camera_id": str(kept.camera_id),
+                    "start_us": _us(kept.span.start),
+                    "end_us": _us(kept.span.end),
+                    "reason": kept.reason.value,
+                }
+                connection.execute(self._insert(GAPS).values(**values).on_conflict_do_nothing())
 
     # --- looking ---
 
@@ -120,10 +136,7 @@ class SqlCatalogue:
             for batch in _batches(sorted(str(camera) for camera in set(cameras))):
                 query = sa.select(GAPS).where(GAPS.c.camera_id.in_(batch), overlap)
                 query = query.order_by(GAPS.c.camera_id, GAPS.c.start_us, GAPS.c.end_us, GAPS.c.reason)
-                found += [
-                    Gap(Span(_moment(start), _moment(end)), UUID(camera), GapReason(reason))
-                    for camera, start, end, reason in connection.execute(query)
-                ]
+                found += [_gap(row) for row in connection.execute(query)]
         return found
 
     def last_end(self, camera_id: CameraId) -> datetime | None:
@@ -324,6 +337,11 @@ def _us(moment: datetime) -> int:
 
 def _moment(us: int) -> datetime:
     return EPOCH + int(us) * MICROSECOND
+
+
+def _gap(row: Sequence[Any]) -> Gap:
+    camera, start, end, reason = row
+    return Gap(Span(_moment(start), _moment(end)), UUID(camera), GapReason(reason))
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:

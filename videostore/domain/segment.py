@@ -33,6 +33,8 @@ MICROSECOND = timedelta(microseconds=1)
 SEGMENTS = "segments/"
 LONGEST_SEGMENT = timedelta(hours=1)
 """No segment is longer: it bounds what a search for a moment has to look at."""
+LONGEST_GAP = timedelta(days=1)
+"""No gap on record is longer: what is known about a day is forgotten with its footage."""
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 _KEY = re.compile(
     r"segments/(?P<day>\d{4}-\d\d-\d\d)/(?P<camera>[0-9a-f-]{36})/"
@@ -205,6 +207,24 @@ class Gap:
     span: Span
     camera_id: CameraId
     reason: GapReason
+
+
+def joined(gap: Gap, known: Iterable[Gap]) -> tuple[Gap | None, list[Gap]]:
+    """Return what to put on record for ``gap``, and which of ``known`` it replaces.
+
+    ``known`` are gaps of the same camera and reason. A gap that is on record already gives None; one that
+    goes on where another ends makes that one longer, up to LONGEST_GAP.
+    """
+    touching = [one for one in known if one.span.start <= gap.span.end and gap.span.start <= one.span.end]
+    if any(one.span.contains(gap.span) for one in touching):
+        return None, []
+    span, replaced = gap.span, []
+    for one in sorted(touching):
+        union = Span(min(one.span.start, span.start), max(one.span.end, span.end))
+        if union.duration <= LONGEST_GAP:
+            span = union
+            replaced.append(one)
+    return Gap(span, gap.camera_id, gap.reason), replaced
 
 
 def capture_time(claimed: datetime | None, received: datetime, *, max_offset: timedelta) -> datetime:

@@ -54,7 +54,7 @@ class CameraSession:
         self._recording = recording
         self._credentials = credentials
         progress = recording.spool.progress(camera.id)
-        self._end = progress.end  # None until the first connection of a new camera fails or has footage
+        self._end = progress.end  # every second until then is footage or a gap; None for a new camera
         self._sequence = progress.next_sequence
         self._why = GapReason.RECORDER_DOWN if progress.end else GapReason.CAMERA_UNREACHABLE
         self._log = log.bind(camera_id=str(camera.id))
@@ -63,6 +63,7 @@ class CameraSession:
         """Record until ``stop`` is set; what was received by then is spooled."""
         failures = 0
         began = self._recording.now()
+        self._account(GapReason.RECORDER_DOWN)
         while not stop.is_set():
             sequence = self._sequence
             try:
@@ -77,10 +78,28 @@ class CameraSession:
                 self._why = GapReason.STREAM_ERROR
                 self._log.error("camera.failed", error=f"{type(error).__name__}: {error}")
             telemetry.CAMERA_UP.labels(camera_id=str(self._camera.id)).set(0)
-            self._end = self._end or began
-            failures = 0 if self._sequence > sequence else failures + 1
-            stop.wait(_pause(failures))
-        self._why = GapReason.RECORDER_DOWN
+            if not stop.is_set():
+                self._end = self._end or began
+                self._account(self._why)
+                failures = 0 if self._sequence > sequence else failures + 1
+                stop.wait(_pause(failures))
+
+    def _account(self, reason: GapReason) -> None:
+        """Put the time since the last footage on record: an outage is known while it goes on."""
+        now = self._recording.now()
+        if self._end is not None and now - self._end > TOLERANCE:
+            self._add_gap(Span(self._end, now), reason)
+
+    def _add_gap(self, span: Span, reason: GapReason) -> None:
+        try:
+            self._recording.spool.add_gap(Gap(span, self._camera.id, reason))
+        except DiskError as error:
+            self._log.error("gap.not-kept", error=str(error), hint=error.hint)
+            return  # the next attempt covers it
+        self._end = span.end
+        seconds = span.duration.total_seconds()
+        telemetry.GAP_SECONDS.labels(camera_id=str(self._camera.id), reason=reason.value).inc(seconds)
+        self._log.warning("footage.gap", reason=reason.value, seconds=seconds)
 
     def _record(self, stream: CameraStream, stop: Event) -> None:
         assembly = _Assembly(self, stream.info)
@@ -119,14 +138,7 @@ class CameraSession:
     def begins(self, start: datetime) -> None:
         """Note that footage goes on at ``start``: what is missing before it is a gap."""
         if self._end is not None and start - self._end > TOLERANCE:
-            gap = Gap(Span(self._end, start), self._camera.id, self._why)
-            self._recording.spool.add_gap(gap)
-            telemetry.GAP_SECONDS.labels(camera_id=str(self._camera.id), reason=gap.reason.value).inc(
-                gap.span.duration.total_seconds()
-            )
-            self._log.warning(
-                "footage.gap", reason=gap.reason.value, seconds=gap.span.duration.total_seconds()
-            )
+            self._add_gap(Span(self._end, start), self._why)
 
     def commit(self, segment: Segment, sealed: bytes, groups: list[Segment]) -> None:
         self._recording.spool.commit(segment, sealed, groups=groups)

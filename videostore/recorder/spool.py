@@ -34,7 +34,8 @@ log = telemetry.logger("recorder")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the record of a camera reaches: the next sequence number, the end of the newest segment."""
+    """How far the record of a camera reaches: the next sequence number, and until when every second is
+    footage or a gap."""
 
     next_sequence: int = 0
     end: datetime | None = None
@@ -61,7 +62,7 @@ class Spool:
             write_file(self._path("ready", segment), sealed)
             for group in groups:
                 remove_file(self._path("open", group))
-            self._note_progress(segment)
+            self._reaches(segment.camera_id, segment.span.end, sequence=segment.sequence)
 
     def recover(self) -> int:
         """Promote the groups that a crash left behind. Returns how many. Call before recording begins."""
@@ -79,7 +80,7 @@ class Spool:
                     path.replace(target)
                     sync_directory(target.parent)
                     sync_directory(path.parent)
-                self._note_progress(group)
+                self._reaches(group.camera_id, group.span.end, sequence=group.sequence)
                 promoted += 1
         return promoted
 
@@ -92,7 +93,7 @@ class Spool:
             return Progress()
 
     def add_gap(self, gap: Gap) -> None:
-        """Keep a gap until the catalogue has it."""
+        """Keep a gap until the catalogue has it. The record of the camera then reaches to its end."""
         body = {
             "camera_id": str(gap.camera_id),
             "start": gap.span.start.isoformat(),
@@ -101,6 +102,8 @@ class Spool:
         }
         data = json.dumps(body).encode()
         write_file(self._root / "gaps" / f"{hashlib.sha256(data).hexdigest()[:32]}.json", data)
+        with self._lock:
+            self._reaches(gap.camera_id, gap.span.end)
 
     # --- uploading ---
 
@@ -165,14 +168,13 @@ class Spool:
             for _, segment in self._files("ready")
         )
 
-    def _note_progress(self, segment: Segment) -> None:
-        known = self.progress(segment.camera_id)
-        end = segment.span.end if known.end is None else max(known.end, segment.span.end)
+    def _reaches(self, camera_id: CameraId, end: datetime, *, sequence: int = -1) -> None:
+        known = self.progress(camera_id)
         fields = {
-            "next_sequence": max(known.next_sequence, segment.sequence + 1),
-            "end": end.isoformat(),
+            "next_sequence": max(known.next_sequence, sequence + 1),
+            "end": (end if known.end is None else max(known.end, end)).isoformat(),
         }
-        write_file(self._progress_path(segment.camera_id), json.dumps(fields).encode())
+        write_file(self._progress_path(camera_id), json.dumps(fields).encode())
 
     def _progress_path(self, camera_id: CameraId) -> Path:
         return self._root / "cameras" / f"{camera_id}.json"

@@ -39,8 +39,14 @@ def test_the_demonstration_shows_the_whole_promise(tmp_path, ffprobe_program):
     assert report["records"] >= facts["ledger_records"]
     certificates = json.loads(said("retention", "certificates", "--json", site=site))
     assert len(certificates) >= facts["certificates"]
+    assert "deleted" in covered("camera1", site)
     assert "refused: no-approval" in done.stdout
     assert re.search(r"\d+ frames without a break", done.stdout)
+
+
+def covered(camera, site):
+    """Return the states in which the seconds of a camera are; none is unexplained, or the command fails."""
+    return json.loads(said("coverage", "--from", "10m", "--json", site=site))[camera]["seconds"].keys()
 
 
 def test_a_directory_that_holds_something_is_not_touched(tmp_path):

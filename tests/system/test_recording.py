@@ -102,6 +102,29 @@ def test_a_killed_recorder_has_lost_at_most_two_seconds_and_no_closed_segment(si
             assert abs(following.span.start - one.span.end) < timedelta(milliseconds=50)
 
 
+def test_every_second_of_every_camera_is_explained(site, cameras, tmp_path):
+    eye = Eye(site)
+    with running(site, "recorder") as recorder:
+        until(lambda: all(eye.stored().values()), seconds=60, why=recorder.log.read_text)
+        cameras.cameras["gate"].away = True
+        until(lambda: eye.gaps("gate"), seconds=60, why=recorder.log.read_text)
+        while_it_runs = facts("coverage", "--from", "10m", site=site)
+    picture, drawing = tmp_path / "line.png", tmp_path / "line.svg"
+    said("coverage", "--from", "10m", "-o", picture, site=site)
+    said("coverage", "--from", "10m", "--camera", "gate", "-o", drawing, site=site)
+    for found in (while_it_runs, facts("coverage", "--from", "10m", site=site)):
+        assert found.keys() == {"lobby", "gate"}
+        for line in found.values():
+            assert "unexplained" not in line["seconds"]
+            assert sum(line["seconds"].values()) == pytest.approx(600)
+        assert {"footage", "gap", "not-recorded"} <= found["gate"]["seconds"].keys()
+    reasons = [one["detail"] for one in found["gate"]["stretches"] if one["state"] == "gap"]
+    assert reasons[-1] == "recorder-down"
+    assert set(reasons[:-1]) <= {"camera-unreachable", "stream-error"}
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert drawing.read_text().count("<rect") >= 5
+
+
 def test_passwords_are_in_no_process_list_no_log_and_no_catalogue(site, cameras, tmp_path):
     eye = Eye(site)
     with running(site, "recorder") as recorder:

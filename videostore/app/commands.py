@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from videostore.app.parts import Parts, host_time, ledger_key, staff, sweep
+from videostore.app.roles import ROLES
 from videostore.check import certificate, invariants
 from videostore.config.credentials import resolve_credentials
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site, create_site
 from videostore.domain.access import right_to_see
 from videostore.domain.camera import Camera
+from videostore.domain.coverage import State, Stretch, explain
 from videostore.domain.errors import (
     ClockInDoubt,
     KeyUnavailable,
@@ -23,17 +26,12 @@ from videostore.domain.errors import (
 )
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Kind
+from videostore.domain.segment import EPOCH, GapReason, Span
 from videostore.keyring.files import create_master_key
 from videostore.retention.plan import Planned
 from videostore.retention.plan import plan as plan_hours
 from videostore.signing import SigningKey
 from videostore.store.directory import DirectoryStore
-
-if TYPE_CHECKING:
-    pass
-
-from videostore.app.parts import Parts, host_time, ledger_key, staff, sweep
-from videostore.app.roles import ROLES
 
 OPERATOR = "operator"
 """Actor of what is done at the command line of the site itself."""
@@ -177,6 +175,58 @@ def status(parts: Parts) -> dict[str, Any]:
 
 def _where(facts: Mapping[str, Any] | None) -> str:
     return "" if facts is None else ", ".join(str(facts[key]) for key in ("gate", "metrics") if key in facts)
+
+
+def coverage(parts: Parts, camera: Camera, span: Span) -> list[Stretch]:
+    """Return what became of every second of ``span``."""
+    now = host_time()
+    facts = [Stretch(one.span, State.FOOTAGE) for one in parts.catalogue.segments([camera.id], span)]
+    facts += [Stretch(one.span, State.FOOTAGE) for one in parts.spool.held(camera.id)]
+    gaps = [*parts.catalogue.gaps([camera.id], span), *(gap for _, gap in parts.spool.gaps())]
+    facts += [Stretch(gap.span, State.GAP, gap.reason.value) for gap in gaps if gap.camera_id == camera.id]
+    first = min((fact.span.start for fact in facts), default=now)
+    facts += _as_the_ledger_tells(parts, camera, span, first)
+    facts.append(Stretch(Span(EPOCH, now - parts.policies()[Kind.VIDEO].keep), State.EXPIRED))
+    if span.end > now:
+        facts.append(Stretch(Span(now, span.end), State.FUTURE))
+    reaches = parts.spool.progress(camera.id).end
+    if reaches is not None and reaches < now:
+        if "recorder" not in parts.site.running():
+            facts.append(Stretch(Span(reaches, now), State.GAP, GapReason.RECORDER_DOWN.value))
+        elif now - reaches < parts.site.settings.recorder.segment + _OPEN:
+            facts.append(Stretch(Span(reaches, now), State.OPEN))
+    return explain(span, facts)
+
+
+_OPEN = timedelta(minutes=2)
+"""A running recorder has accounted for everything that is older than a segment and this."""
+
+
+def _as_the_ledger_tells(parts: Parts, camera: Camera, span: Span, first: datetime) -> Iterator[Stretch]:
+    """Yield what was deleted with a certificate, and when the camera was not recorded: before it was added,
+    while it was disabled, and until its ``first`` connection."""
+    idle_since: datetime | None = EPOCH
+    for record in parts.ledger.records():
+        if record.body.get("camera_id") != str(camera.id):
+            continue
+        change = record.body.get("change")
+        if record.event is Event.CERTIFICATE:
+            start, end = (datetime.fromisoformat(str(at)) for at in _pair(record.body["span"]))
+            yield Stretch(Span(start, end), State.DELETED, str(record.body["id"]))
+        elif record.event is Event.CAMERA_REMOVED or change == "disabled":
+            idle_since = idle_since or record.at
+        elif (record.event is Event.CAMERA_ADDED or change == "enabled") and idle_since is not None:
+            yield Stretch(Span(idle_since, record.at), State.NOT_RECORDED)
+            if record.event is Event.CAMERA_ADDED and span.start <= record.at < first:
+                yield Stretch(Span(record.at, first), State.NOT_RECORDED, "not yet")
+            idle_since = None
+    if idle_since is not None and idle_since < span.end:
+        yield Stretch(Span(idle_since, span.end), State.NOT_RECORDED)
+
+
+def _pair(value: Json) -> Sequence[Json]:
+    assert isinstance(value, list)
+    return value
 
 
 def staff_rows(site: Site) -> list[dict[str, Any]]:

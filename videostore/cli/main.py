@@ -14,6 +14,7 @@ from videostore.cli import (
     access,
     camera,
     catalogue,
+    coverage,
     demo,
     incident,
     ledger,
@@ -53,7 +54,7 @@ def _root(
     pass
 
 
-for module in (site, demo, access):
+for module in (site, coverage, demo, access):
     module.register(app)
 for name, group in (
     ("camera", camera.app),

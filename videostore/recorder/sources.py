@@ -49,10 +49,7 @@ class RtspSource:
 
     def open(self, url: str, credentials: tuple[str, str] | None) -> RtspStream:
         _knock(url)
-        try:
-            return self._open(url, credentials, _AT_ONCE)
-        except CameraStreamInvalid:
-            return self._open(url, credentials, _LOOK_FIRST)
+        return self._open(url, credentials, _AT_ONCE)
 
     def _open(self, url: str, credentials: tuple[str, str] | None, options: Mapping[str, str]) -> RtspStream:
         with _translated(url):
@@ -65,7 +62,9 @@ class RtspSource:
             return RtspStream(container, url, self._now)
         except CameraError:
             container.close()
-            raise
+            if options is _LOOK_FIRST:
+                raise
+        return self._open(url, credentials, _LOOK_FIRST)
 
 
 class RtspStream:

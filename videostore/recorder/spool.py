@@ -133,6 +133,12 @@ class Spool:
                 span = Span(*(datetime.fromisoformat(fields[name]) for name in ("start", "end")))
                 yield path, Gap(span, UUID(fields["camera_id"]), GapReason(fields["reason"]))
 
+    def held(self, camera_id: CameraId) -> list[Segment]:
+        """Return what of a camera is here: whole segments, and groups of the one being recorded."""
+        return [
+            one for place in ("ready", "open") for _, one in self._files(place) if one.camera_id == camera_id
+        ]
+
     def size_bytes(self) -> int:
         """Return the sealed bytes in the spool, groups included."""
         return sum(segment.size_bytes for place in ("open", "ready") for _, segment in self._files(place))

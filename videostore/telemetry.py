@@ -55,6 +55,8 @@ GAP_SECONDS = _counter("gap_seconds_total", "Seconds without footage, by reason.
 SEGMENTS_SEALED = _counter("segments_sealed_total", "Segments sealed into the spool.", "camera_id")
 
 SPOOL_BYTES = _gauge("spool_bytes", "Sealed bytes in the spool.")
+SPOOL_LIMIT = _gauge("spool_limit_bytes", "What the spool may hold.")
+SPOOL_GIVEN_UP = _counter("spool_given_up_total", "Segments given up because the spool or its disk was full.")
 SPOOL_SEGMENTS = _gauge("spool_segments", "Segments in the spool that wait for upload.")
 SPOOL_OLDEST = _gauge(
     "spool_oldest_timestamp_seconds", "Unix time of the oldest segment in the spool, 0 when empty."

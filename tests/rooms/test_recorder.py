@@ -489,6 +489,55 @@ def test_gaps_wait_until_they_are_taken(spool):
     assert [one for _, one in spool.gaps()] == [gap]
 
 
+def roomy(tmp_path, segments):
+    """Return a spool with room for so many of the segments that ``sealed_segment`` makes."""
+    return Spool(tmp_path / "spool", limit_bytes=segments * len(sealed_segment(0)[1]))
+
+
+def test_a_full_spool_gives_up_the_oldest_and_says_which_span_is_lost(tmp_path):
+    spool = roomy(tmp_path, 3)
+    for number in range(5):
+        spool.commit(*sealed_segment(number), groups=[])
+    assert [one.sequence for one in spool.pending()] == [2, 3, 4]
+    lost = [gap for _, gap in spool.gaps()]
+    assert [(gap.span.start, gap.reason) for gap in lost] == [
+        (START + number * SECOND, GapReason.SPOOL_OVERRUN) for number in range(2)
+    ]
+    assert spool.size_bytes() == 3 * len(sealed_segment(0)[1])
+
+
+def test_the_segment_being_recorded_is_never_given_up(tmp_path):
+    spool = roomy(tmp_path, 2)
+    for number in range(2):
+        spool.keep_group(*sealed_segment(number))
+    with pytest.raises(DiskFull):
+        spool.keep_group(*sealed_segment(2))
+    assert len(spool.held(CAMERA.id)) == 2
+
+
+def test_what_was_given_up_is_a_gap_in_the_catalogue_and_leaves_nothing_behind(tmp_path):
+    spool = roomy(tmp_path, 1)
+    for number in range(3):
+        spool.commit(*sealed_segment(number), groups=[])
+    store, catalogue = MemorySegmentStore(), MemoryCatalogue()
+    Uploader(spool, store, catalogue, now=lambda: START).upload_all()
+    assert len(store.bodies) == 1
+    assert catalogue.held_gaps == {Gap(Span(START, START + 2 * SECOND), CAMERA.id, GapReason.SPOOL_OVERRUN)}
+    assert not list((tmp_path / "spool" / "lost").rglob("*.age"))
+
+
+def test_room_that_uploads_and_retention_made_is_used_again(tmp_path):
+    spool = roomy(tmp_path, 2)
+    for number in range(10):
+        spool.commit(*sealed_segment(number), groups=[])
+        if number % 2:
+            Spool(tmp_path / "spool").remove(sealed_segment(number)[0].key_id)  # another process
+            spool.size_bytes()
+        else:
+            spool.drop(sealed_segment(number)[0])
+    assert list(spool.gaps()) == []
+
+
 # --- upload ---
 
 
@@ -566,6 +615,20 @@ def test_a_power_cut_at_any_step_of_an_upload_is_finished_by_the_next_start(tmp_
             vars(port).pop("add", None)
         Uploader(again, depot.store, depot.catalogue, now=lambda: START).upload_all()
         assert depot.complete(), after
+
+
+def test_after_an_outage_the_newest_footage_goes_first_and_all_of_it_arrives(spool):
+    for number in range(450):
+        spool.commit(*sealed_segment(number), groups=[])
+    store, catalogue = MemorySegmentStore(), MemoryCatalogue()
+    order = []
+    add = catalogue.add
+    catalogue.add = lambda segment: (order.append(segment.sequence), add(segment))
+    uploader = Uploader(spool, store, catalogue, now=lambda: START)
+    while uploader.upload_all():
+        pass
+    assert order[:3] == [449, 448, 447]
+    assert sorted(order) == list(range(450))
 
 
 def test_gaps_reach_the_catalogue_even_when_the_store_is_down(depot):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
+from datetime import datetime
 
 import pytest
 
@@ -192,19 +194,25 @@ def test_a_disk_that_is_read_only(name_spaces):
     refused(on_a_disk("-o ro", f"{PROGRAM_LINE} init /mnt/site"), errors.DiskNotWritable)
 
 
-def test_a_recorder_whose_disk_is_full_says_so_and_goes_on(name_spaces, site, cameras, tmp_path):
-    """The spool has no room: gaps are told of, no file is half written, and the process lives."""
+def test_a_recorder_whose_store_is_down_and_whose_disk_fills_loses_the_oldest_and_says_so(
+    name_spaces, site, cameras
+):
     said("camera", "add", "lobby", cameras.url("lobby"), site=site)
-    settings = (site / "videostore.yaml").read_text().replace('"segment"', '"spool": "/mnt/spool", "segment"')
-    (site / "videostore.yaml").write_text(settings)
-    line = (
-        f"timeout -s TERM 8 {PROGRAM_LINE} run recorder --site {site}; code=$?; "
-        "find /mnt -name '*.tmp'; exit $code"
-    )
-    done = on_a_disk("-o size=16k", line)
-    assert "no room left on the disk" in done.stderr + done.stdout
-    assert ".tmp" not in done.stdout.splitlines()[-1:]
+    path = site / "videostore.yaml"
+    settings = path.read_text().replace('"segment"', '"spool": "/mnt/spool", "segment"')
+    path.write_text(f"{settings}store: {{kind: directory, path: /mnt/nothing}}\n")
+    look = "cd /mnt/spool; find ready -type f; find . -name '*.tmp'"
+    line = f"timeout -s TERM 15 {PROGRAM_LINE} run recorder --site {site}; {look}"
+    done = on_a_disk("-o size=200k", line)
     assert "Traceback" not in done.stderr
+    assert "footage.lost" in done.stderr
+    kept = re.findall(r"^ready/.*/(\d+T.*)$", done.stdout, re.MULTILINE)
+    assert len(kept) >= 2
+    assert ".tmp" not in done.stdout
+    done = videostore("coverage", "--from", "1m", "--json", site=site)  # the spool went with its disk
+    stretches = json.loads(done.stdout)["lobby"]["stretches"]
+    (lost,) = [one for one in stretches if one["detail"] == "spool-overrun"]
+    assert min(kept) >= datetime.fromisoformat(lost["end"]).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
 # --- the command line ---

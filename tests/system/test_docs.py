@@ -12,6 +12,7 @@ import typer
 
 from videostore.cli.main import app
 from videostore.domain import errors
+from videostore.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -84,6 +85,15 @@ def test_the_readme_names_the_number_and_the_two_commands():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "30 days" in readme[:400]
     assert len(re.findall(r"^    python3 -m venv", readme, re.MULTILINE)) == 2
+
+
+def test_every_metric_that_an_alert_asks_for_exists():
+    rules = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    asked = set(re.findall(r"videostore_\w+", rules))
+    endings = ("", "_total", "_bucket", "_sum", "_count")
+    known = {f"{name.removesuffix('_total')}{end}" for name, *_ in metrics() for end in endings}
+    assert asked
+    assert asked - known == set()
 
 
 def test_the_tree_of_errors_in_the_docstring_is_the_tree():

@@ -111,7 +111,8 @@ class Parts:
 
     @cached_property
     def spool(self) -> Spool:
-        return Spool(self.site.path(self.site.settings.recorder.spool))
+        settings = self.site.settings.recorder
+        return Spool(self.site.path(settings.spool), limit_bytes=settings.spool_limit)
 
     @cached_property
     def holdings(self) -> Mapping[Kind, Sequence[Holding]]:

@@ -81,6 +81,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
         cameras=Followed(site.root / "cameras.yaml", site.cameras.all),
         credentials=lambda camera: resolve_credentials(camera.credentials, root=site.root),
     )
+    telemetry.SPOOL_LIMIT.set(settings.spool_limit)
     with _metrics(site, "recorder") as metrics:
         site.announce("recorder", {"metrics": metrics})
         recorder.run(stop)

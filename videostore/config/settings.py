@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from videostore.config.durations import Address, Duration, split_address
 from videostore.domain.access import Mode
@@ -28,6 +28,11 @@ class RecorderSettings(_Strict):
         timedelta(seconds=10), description="Target length of a segment, 2s to 120s; it is cut at a keyframe."
     )
     spool: str = Field("spool", description="Directory of sealed segments that wait for upload.")
+    spool_limit: ByteSize = Field(
+        ByteSize(20_000_000_000),
+        description="What the spool may hold, such as 20GB; beyond it the oldest footage is given up.",
+        ge=1_000_000,
+    )
     max_clock_offset: Duration = Field(
         timedelta(seconds=10),
         description="How far a camera's clock may lie behind the time of receipt and still be believed.",

@@ -4,6 +4,7 @@
 
     open/CAMERA/NAME     one group of the segment being recorded, already sealed
     ready/CAMERA/NAME    a whole segment
+    lost/CAMERA/NAME     a segment given up for want of room, empty: its name is a gap
     gaps/NAME.json       a gap that the catalogue does not know yet
     cameras/CAMERA.json  how far the camera's record reaches
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,10 +28,13 @@ from uuid import UUID
 
 from videostore import telemetry
 from videostore.domain.camera import CameraId
+from videostore.domain.errors import DiskFull
 from videostore.domain.segment import Gap, GapReason, KeyId, Segment, Sha256Hex, Span, day_prefix
 from videostore.durable import TEMPORARY, disk_errors, make_directory, remove_file, sync_directory, write_file
 
 log = telemetry.logger("recorder")
+
+_PLACES = ("open", "ready", "lost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +51,25 @@ class Spool:
 
     name = "spool"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, limit_bytes: int | None = None) -> None:
+        """Beyond ``limit_bytes``, or on a full disk, the oldest whole segments are given up for new ones."""
         self._root = root
+        self._limit = limit_bytes
+        self._size: int | None = None  # as this process knows it; None until it was counted
         self._lock = RLock()
 
     # --- writing ---
 
     def keep_group(self, segment: Segment, sealed: bytes) -> None:
-        """Keep one sealed group of the segment being recorded."""
-        write_file(self._path("open", segment), sealed)
+        """Keep one sealed group of the segment being recorded. Raises DiskFull."""
+        self._write("open", segment, sealed)
 
     def commit(self, segment: Segment, sealed: bytes, *, groups: Sequence[Segment]) -> None:
-        """Keep a whole segment, then drop the groups that it is made of."""
+        """Keep a whole segment, then drop the groups that it is made of. Raises DiskFull."""
         with self._lock:
-            write_file(self._path("ready", segment), sealed)
+            self._write("ready", segment, sealed)
             for group in groups:
-                remove_file(self._path("open", group))
+                self._remove(self._path("open", group), group.size_bytes)
             self._reaches(segment.camera_id, segment.span.end, sequence=segment.sequence)
 
     def recover(self) -> int:
@@ -123,10 +131,12 @@ class Spool:
 
     def drop(self, segment: Segment) -> None:
         """Forget a segment that store and catalogue have confirmed."""
-        remove_file(self._path("ready", segment))
+        self._remove(self._path("ready", segment), segment.size_bytes)
 
     def gaps(self) -> Iterator[tuple[Path, Gap]]:
         """Yield the gaps that wait, and the files they are in."""
+        for path, lost in self._files("lost"):
+            yield path, Gap(lost.span, lost.camera_id, GapReason.SPOOL_OVERRUN)
         for path in sorted((self._root / "gaps").glob("*.json")):
             with suppress(OSError, ValueError, KeyError):
                 fields = json.loads(path.read_bytes())
@@ -141,18 +151,71 @@ class Spool:
 
     def size_bytes(self) -> int:
         """Return the sealed bytes in the spool, groups included."""
-        return sum(segment.size_bytes for place in ("open", "ready") for _, segment in self._files(place))
+        size = sum(segment.size_bytes for place in ("open", "ready") for _, segment in self._files(place))
+        self._size = size
+        return size
 
     # --- Holding ---
 
     def key_ids(self) -> Sequence[KeyId]:
-        return sorted({segment.key_id for place in ("open", "ready") for _, segment in self._files(place)})
+        return sorted({segment.key_id for place in _PLACES for _, segment in self._files(place)})
 
     def remove(self, key_id: KeyId) -> int:
-        due = [
-            path for place in ("open", "ready") for path, one in self._files(place) if one.key_id == key_id
-        ]
+        due = [path for place in _PLACES for path, one in self._files(place) if one.key_id == key_id]
         return sum(remove_file(path) for path in due)
+
+    # --- room ---
+
+    def _write(self, place: str, segment: Segment, sealed: bytes) -> None:
+        with self._lock:
+            size = self.size_bytes() if self._size is None else self._size
+            while self._limit is not None and size + len(sealed) > self._limit:
+                freed = self._give_up_oldest()
+                if not freed:
+                    raise DiskFull(
+                        f"the spool {self._root} is full: {size} of {self._limit} bytes",
+                        hint="Raise `recorder.spool_limit`, and see why nothing is uploaded.",
+                    )
+                size -= freed
+            while True:
+                try:
+                    write_file(self._path(place, segment), sealed)
+                    break
+                except DiskFull:
+                    freed = self._give_up_oldest()
+                    if not freed:
+                        raise
+                    size -= freed
+            self._size = size + len(sealed)
+
+    def _give_up_oldest(self) -> int:
+        """Lose the oldest whole segment for a newer one, loudly. Returns the bytes that came free.
+
+        A rename needs no room on a full disk, and the name says which span is lost.
+        """
+        for path, segment in self._files("ready"):
+            lost = self._path("lost", segment)
+            make_directory(lost.parent)
+            with disk_errors(lost):
+                path.replace(lost)
+                os.truncate(lost, 0)
+                sync_directory(lost.parent)
+                sync_directory(path.parent)
+            telemetry.SPOOL_GIVEN_UP.inc()
+            log.error(
+                "footage.lost",
+                camera_id=str(segment.camera_id),
+                start=segment.span.start.isoformat(),
+                end=segment.span.end.isoformat(),
+                hint="The spool is full: see why nothing is uploaded.",
+            )
+            return segment.size_bytes
+        return 0
+
+    def _remove(self, path: Path, size_bytes: int) -> None:
+        with self._lock:
+            if remove_file(path) and self._size is not None:
+                self._size -= size_bytes
 
     # --- files ---
 

@@ -15,6 +15,8 @@ from videostore.recorder.spool import Spool
 
 log = telemetry.logger("recorder")
 
+_BEHIND = 200
+"""More segments than this waiting means that the store was down: the newest are wanted first."""
 _IDLE_SECONDS = 0.2
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds
 
@@ -54,6 +56,8 @@ class Uploader:
             remove_file(path)
         pending = self._spool.pending()
         self._measure(pending)
+        if len(pending) > _BEHIND:
+            pending = pending[: -_BEHIND - 1 : -1]  # far behind: what is newest first, then look again
         for segment in pending:
             if stop is not None and stop.is_set():
                 break

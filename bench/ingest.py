@@ -21,10 +21,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from uuid import uuid4
 
 from videostore import app as composition
 from videostore.config.site import Site
 from videostore.domain import cmaf
+from videostore.domain.camera import Camera
 from videostore.domain.retention import Kind
 from videostore.domain.segment import EPOCH, Span
 from videostore.synthetic.server import SyntheticCamera, SyntheticServer
@@ -66,7 +68,7 @@ def videostore(urls: list[str], directory: Path, seconds: float) -> dict[str, fl
     composition.create(root, name="bench", overrides={"videostore.yaml": SETTINGS})
     site = Site.load(root)
     for number, url in enumerate(urls):
-        site.cameras.add(f"camera{number}", url)
+        site.cameras.add(Camera(uuid4(), f"camera{number}", url))
     command = [sys.executable, "-m", "videostore.cli.main", "run", "recorder", "--site", str(root)]
     facts = record([command], seconds, directory)
     with composition.Parts(site) as parts:

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from videostore.domain.access import Dossier
-from videostore.domain.camera import CameraId
+from videostore.domain.camera import Camera, CameraId
 from videostore.domain.clock import Reading
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.presence import Passage
@@ -263,7 +263,7 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One encoded frame. ``pts`` and ``dts`` count ticks of the stream's ``time_base``.
+    """One encoded frame, in order of decoding. ``pts``, when it is shown, counts ticks of ``time_base``.
 
     ``received_at`` is the host's time of arrival, ``claimed_at`` the camera's own wall clock for
     this frame if it sent one (RTCP sender report).
@@ -271,7 +271,6 @@ class Packet:
 
     data: bytes
     pts: int
-    dts: int
     keyframe: bool
     received_at: datetime
     claimed_at: datetime | None
@@ -293,8 +292,9 @@ class CameraStream(Protocol):
 class CameraSource(Protocol):
     """Opens a camera's stream."""
 
-    def open(self, url: str, credentials: tuple[str, str] | None) -> CameraStream:
-        """Connect. Raises CameraUnreachable, CameraRefused, CameraNotRtsp or CameraStreamInvalid."""
+    def open(self, camera: Camera, credentials: tuple[str, str] | None) -> CameraStream:
+        """Connect. Raises CameraUnreachable, CameraRefused, CameraNotRtsp, CameraUntrusted or
+        CameraStreamInvalid. Nothing of the credentials leaves before a certificate is verified."""
 
 
 # --- everything that holds copies ------------------------------------------------------------

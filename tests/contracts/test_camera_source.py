@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import socket
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
+from uuid import uuid4
 
 import pytest
 
-from tests.cameras import serving, web_server
+from tests.cameras import Authority, self_signed, serving, web_server
+from videostore.domain.camera import Camera, Transport
 from videostore.domain.errors import (
     CameraNotRtsp,
     CameraRefused,
     CameraStreamInvalid,
     CameraUnreachable,
+    CameraUntrusted,
+    ConfigInvalid,
 )
+from videostore.recorder import sources
 from videostore.recorder.sources import RtspSource
-from videostore.synthetic.stream import FRAME_RATE, GOP, HEIGHT, WIDTH
+from videostore.synthetic.stream import FRAME_RATE, GOP, HEIGHT, WIDTH, stream
 
 STALL = timedelta(seconds=2)
+
+
+def camera(url, **how):
+    return Camera(uuid4(), "camera", url, **how)
 
 
 def now():
@@ -27,8 +36,8 @@ def now():
 
 
 @pytest.fixture
-def source():
-    return RtspSource(stall=STALL, now=now)
+def source(tmp_path):
+    return RtspSource(stall=STALL, now=now, root=tmp_path)
 
 
 @pytest.fixture
@@ -40,7 +49,7 @@ def server():
 def test_a_camera_that_describes_itself_badly_is_looked_at_first(source):
     with (
         serving("plain", describes=False) as server,
-        closing(source.open(server.url("plain"), None)) as stream,
+        closing(source.open(camera(server.url("plain")), None)) as stream,
     ):
         assert stream.info.width_px == WIDTH
         assert next(stream.packets()).keyframe
@@ -52,24 +61,24 @@ def take(stream, count):
 
 
 def test_a_stream_says_what_it_is(source, server):
-    with closing(source.open(server.url("plain"), None)) as stream:
+    with closing(source.open(camera(server.url("plain")), None)) as stream:
         assert (stream.info.codec, stream.info.width_px, stream.info.height_px) == ("h264", WIDTH, HEIGHT)
         assert stream.info.extradata
         assert stream.info.time_base * 90_000 == 1
 
 
 def test_frames_arrive_from_a_keyframe_on_in_order_and_none_is_missing(source, server):
-    packets = take(source.open(server.url("plain"), None), 2 * GOP + 1)
+    packets = take(source.open(camera(server.url("plain")), None), 2 * GOP + 1)
     assert [packet.keyframe for packet in packets] == [number % GOP == 0 for number in range(len(packets))]
     ticks = 90_000 // FRAME_RATE
-    assert {after.dts - before.dts for before, after in pairwise(packets)} == {ticks}
+    assert {after.pts - before.pts for before, after in pairwise(packets)} == {ticks}
     assert all(before.received_at <= after.received_at for before, after in pairwise(packets))
 
 
 @pytest.mark.parametrize("offset", [0.0, 3600.0, -5.0])
 def test_the_cameras_own_clock_is_handed_on_with_the_frames(source, offset):
     with serving("plain", clock_offset_seconds=offset) as server:
-        packets = take(source.open(server.url("plain"), None), 2 * GOP)
+        packets = take(source.open(camera(server.url("plain")), None), 2 * GOP)
     measured = [packet.claimed_at - packet.received_at for packet in packets if packet.claimed_at]
     assert len(measured) >= GOP
     assert all(abs(one.total_seconds() - offset) < 1 for one in measured)
@@ -77,24 +86,112 @@ def test_the_cameras_own_clock_is_handed_on_with_the_frames(source, offset):
 
 def test_a_camera_without_sender_reports_claims_nothing(source):
     with serving("plain", reports=False) as server:
-        assert {one.claimed_at for one in take(source.open(server.url("plain"), None), GOP)} == {None}
+        assert {one.claimed_at for one in take(source.open(camera(server.url("plain")), None), GOP)} == {None}
 
 
 def test_digest_authentication_lets_the_right_password_in(source, server):
-    assert take(source.open(server.url("locked"), ("officer", "open sesame/ä")), 3)
+    assert take(source.open(camera(server.url("locked")), ("officer", "open sesame/ä")), 3)
+
+
+def test_basic_authentication_too(source):
+    with serving("officer:secret@locked", basic=True) as server:
+        assert take(source.open(camera(server.url("locked")), ("officer", "secret")), 3)
+        with pytest.raises(CameraRefused):
+            source.open(camera(server.url("locked")), ("officer", "wrong"))
+
+
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize(
+    ("codec", "b_frames"), [("h264", 0), ("h264", 2), ("hevc", 0), ("hevc", 3), ("mjpeg", 0)]
+)
+def test_every_codec_arrives_whole_over_every_transport(source, transport, codec, b_frames):
+    film = stream(2, codec=codec, b_frames=b_frames)
+    with serving("plain", film=film) as server:
+        packets = take(source.open(camera(server.url("plain"), transport=transport), None), GOP + 5)
+    ticks = 90_000 // FRAME_RATE
+    first = packets[0].pts
+    assert [(one.pts - first) // ticks for one in packets] == list(film.numbers[: GOP + 5])
+    assert [one.keyframe for one in packets] == [codec == "mjpeg" or at % GOP == 0 for at in range(GOP + 5)]
+
+
+# --- rtsps ---
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+def test_a_camera_whose_authority_is_known_is_recorded_over_tls(source, authority):
+    with serving("officer:secret@plain", tls=authority.context("127.0.0.1")) as server:
+        subject = camera(server.url("plain"), ca_file=str(authority.file))
+        assert take(source.open(subject, ("officer", "secret")), 3)
+
+
+def test_a_camera_of_an_unknown_authority_is_not_trusted_and_gets_no_password(source, authority):
+    with serving("officer:secret@plain", tls=authority.context("127.0.0.1")) as server:
+        with pytest.raises(CameraUntrusted, match="not valid"):
+            source.open(camera(server.url("plain")), ("officer", "secret"))
+        assert server.cameras["plain"].sent == []
+
+
+def test_the_certificate_of_another_camera_is_not_trusted(source, authority):
+    with serving("plain", tls=authority.context("other.example")) as server, pytest.raises(CameraUntrusted):
+        source.open(camera(server.url("plain"), ca_file=str(authority.file)), None)
+
+
+def test_a_pinned_certificate_is_trusted_and_no_other(source, tmp_path):
+    context, fingerprint = self_signed(tmp_path)
+    with serving("plain", tls=context) as server:
+        with pytest.raises(CameraUntrusted) as refused:
+            source.open(camera(server.url("plain")), None)
+        assert fingerprint in refused.value.hint
+        assert take(source.open(camera(server.url("plain"), fingerprint=fingerprint), None), 3)
+    changed, _ = self_signed(tmp_path)
+    with (
+        serving("plain", tls=changed) as server,
+        pytest.raises(CameraUntrusted, match="fingerprint"),
+    ):
+        source.open(camera(server.url("plain"), fingerprint=fingerprint), None)
+
+
+def test_libav_verifies_for_itself(source, authority, tmp_path, monkeypatch):
+    """The certificate may be exchanged between the first word and the recording."""
+    _, fingerprint = self_signed(tmp_path)
+    other, _ = self_signed(tmp_path, name="other")
+    pin = {"tls_verify": "1", "ca_file": str(tmp_path / "camera.pem"), "verifyhost": "camera"}
+    trust = {"tls_verify": "1", "ca_file": str(authority.file), "verifyhost": "127.0.0.1"}
+    for options in (pin, trust):
+        monkeypatch.setattr(sources, "knock", lambda *_, options=options, **__: nullcontext(options))
+        with serving("plain", tls=other) as server, pytest.raises(CameraUnreachable):
+            source.open(camera(server.url("plain"), fingerprint=fingerprint), None)
+
+
+def test_a_camera_that_speaks_no_tls_and_a_missing_file_of_authorities_are_told_apart(source, server):
+    with web_server() as port, pytest.raises(CameraUntrusted, match="TLS"):
+        source.open(camera(f"rtsps://127.0.0.1:{port}/plain"), None)
+    plain = server.url("plain").replace("rtsp:", "rtsps:")
+    with pytest.raises(ConfigInvalid, match="authorities"):
+        source.open(camera(plain, ca_file="missing.pem"), None)
+
+
+def test_a_camera_that_never_answers_describe_is_given_up(source, monkeypatch):
+    monkeypatch.setattr(sources, "_OPENING", timedelta(seconds=1))
+    with serving("plain", hangs="DESCRIBE") as server, pytest.raises(CameraUnreachable):
+        source.open(camera(server.url("plain")), None)
 
 
 @pytest.mark.parametrize("credentials", [None, ("officer", "wrong"), ("nobody", "open sesame/ä")])
 def test_a_wrong_password_is_refused_and_no_message_repeats_it(source, server, credentials):
     with pytest.raises(CameraRefused) as refused:
-        source.open(server.url("locked"), credentials)
+        source.open(camera(server.url("locked")), credentials)
     assert "wrong" not in str(refused.value)
     assert refused.value.__cause__ is None
 
 
 def test_an_unknown_path_is_no_stream(source, server):
     with pytest.raises(CameraStreamInvalid):
-        source.open(server.url("nothing"), None)
+        source.open(camera(server.url("nothing")), None)
 
 
 def test_nobody_listening_is_unreachable(source):
@@ -102,17 +199,17 @@ def test_nobody_listening_is_unreachable(source):
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     with pytest.raises(CameraUnreachable):
-        source.open(f"rtsp://127.0.0.1:{port}/x", None)
+        source.open(camera(f"rtsp://127.0.0.1:{port}/x"), None)
 
 
 def test_a_web_server_is_not_a_camera(source):
     with web_server() as port, pytest.raises(CameraNotRtsp):
-        source.open(f"rtsp://127.0.0.1:{port}/x", None)
+        source.open(camera(f"rtsp://127.0.0.1:{port}/x"), None)
 
 
 @pytest.mark.parametrize("fault", ["silent", "away"])
 def test_a_camera_that_falls_silent_or_hangs_up_is_an_error_and_not_the_end(source, fault):
-    with serving("plain") as server, closing(source.open(server.url("plain"), None)) as stream:
+    with serving("plain") as server, closing(source.open(camera(server.url("plain")), None)) as stream:
         packets = stream.packets()
         assert next(packets).keyframe
         setattr(server.cameras["plain"], fault, True)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from videostore.config.credentials import resolve_credentials
 from videostore.config.durations import parse_duration, show_duration
 from videostore.config.follow import Followed
 from videostore.config.site import NewDirectory, Site, create_site
+from videostore.domain.camera import Camera
 from videostore.domain.errors import (
     CameraExists,
     CameraUnknown,
@@ -114,11 +116,11 @@ def test_a_failure_while_making_a_site_leaves_nothing_behind(tmp_path):
 
 
 def test_a_camera_keeps_its_uuid_whatever_it_is_called(site):
-    first = site.cameras.add("door", "rtsp://10.0.0.7/1")
+    first = site.cameras.add(Camera(uuid4(), "door", "rtsp://10.0.0.7/1"))
     with pytest.raises(CameraExists):
-        site.cameras.add("door", "rtsp://10.0.0.8/1")
+        site.cameras.add(Camera(uuid4(), "door", "rtsp://10.0.0.8/1"))
     site.cameras.remove("door")
-    second = site.cameras.add("door", "rtsp://10.0.0.8/1")
+    second = site.cameras.add(Camera(uuid4(), "door", "rtsp://10.0.0.8/1"))
     assert first.id != second.id
     assert site.cameras.find("door").id == second.id
     assert site.cameras.find(str(first.id)).removed

@@ -33,8 +33,8 @@ from videostore.domain.errors import (
 from videostore.domain.segment import MICROSECOND, Gap, GapReason, KeyId, Span
 from videostore.ports import Packet, StreamInfo
 from videostore.recorder import session as session_module
-from videostore.recorder.cutter import JUMP, SLEW, TOLERANCE, Cutter, Timeline
-from videostore.recorder.muxer import Muxer
+from videostore.recorder.cutter import JUMP, REORDER, SLEW, TOLERANCE, Cutter, Group, Timeline
+from videostore.recorder.muxer import Muxer, _times
 from videostore.recorder.session import CameraSession, Recording
 from videostore.recorder.spool import Progress, Spool, facts_of
 from videostore.recorder.upload import Uploader
@@ -54,11 +54,14 @@ def packet(number, *, keyframe=None, at=START, claimed=None, picture=None):
     return Packet(
         data=b"".join(b"\x00\x00\x00\x01" + unit for unit in units),
         pts=number * TICKS,
-        dts=number * TICKS,
         keyframe=number % GOP == 0 if keyframe is None else keyframe,
         received_at=at + number * SECOND / FRAME_RATE,
         claimed_at=claimed,
     )
+
+
+def ticks(duration):
+    return int(duration.total_seconds() * 90_000)
 
 
 INFO = StreamInfo("h264", WIDTH, HEIGHT, TIME_BASE, b"")
@@ -67,7 +70,7 @@ INFO = StreamInfo("h264", WIDTH, HEIGHT, TIME_BASE, b"")
 # --- cutter ---
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(0, 5))
+@given(st.lists(st.integers(13, 40), min_size=1, max_size=6), st.integers(0, 5))
 def test_groups_hold_every_frame_from_the_first_keyframe_on_once_and_in_order(lengths, before):
     cutter, groups, number = Cutter(TIME_BASE), [], 0
     numbers = []
@@ -81,17 +84,17 @@ def test_groups_hold_every_frame_from_the_first_keyframe_on_once_and_in_order(le
             number += 1
     groups = [group for group in [*groups, cutter.flush()] if group]
     assert [len(group.packets) for group in groups] == lengths
-    assert [one.dts // TICKS for group in groups for one in group.packets] == numbers
+    assert [one.pts // TICKS for group in groups for one in group.packets] == numbers
     assert all(group.packets[0].keyframe for group in groups)
     assert sum(group.duration for group in groups) == len(numbers) * TICKS
 
 
-@pytest.mark.parametrize("step", [0, -TICKS, int(JUMP.total_seconds() * 90_000) + 1, 2**33])
+@pytest.mark.parametrize("step", [0, -ticks(REORDER) - 1, ticks(JUMP) + 1, 2**33])
 def test_timestamps_that_jump_end_the_connection(step):
     cutter = Cutter(TIME_BASE)
     cutter.add(packet(0))
     with pytest.raises(CameraStreamInvalid):
-        cutter.add(replace(packet(1), dts=step, pts=step))
+        cutter.add(replace(packet(1), pts=step))
 
 
 def test_a_camera_that_sends_no_keyframe_is_told_of():
@@ -103,6 +106,18 @@ def test_a_camera_that_sends_no_keyframe_is_told_of():
 
 
 offsets = st.timedeltas(-timedelta(days=400), timedelta(days=400))
+
+
+@given(st.permutations(range(12)), st.integers(1, 9000))
+def test_whatever_the_order_of_decoding_no_frame_is_shown_before_it_is_decoded(order, frame):
+    """Nor is one decoded out of turn, and together the frames last as long as their group."""
+    shown = [0, *((number + 1) * frame for number in order)]
+    packets = [replace(packet(0, keyframe=not pts), pts=1000 + pts) for pts in shown]
+    times = _times(Group(packets, 13 * frame))
+    assert [pts for pts, _, _ in times] == shown
+    assert all(dts <= pts for pts, dts, _ in times)
+    assert all(after[1] == before[1] + before[2] > before[1] for before, after in pairwise(times))
+    assert sum(duration for _, _, duration in times) == 13 * frame
 
 
 @given(st.lists(st.tuples(offsets, st.timedeltas(timedelta(0), timedelta(seconds=3))), min_size=1))
@@ -186,7 +201,7 @@ class Film:
         self.info = INFO
         self.ends = ends or CameraUnreachable("hung up")
 
-    def open(self, url, credentials):
+    def open(self, camera, credentials):
         if not self.parts:
             self.stop.set()
             raise CameraUnreachable("away")
@@ -350,7 +365,7 @@ def test_an_outage_is_on_record_while_it_goes_on(desk):
 
 def test_a_camera_that_never_answered_has_a_gap_from_when_it_was_to_be_recorded(desk):
     class Away(Film):
-        def open(self, url, credentials):
+        def open(self, camera, credentials):
             desk.now += MINUTE
             if desk.now >= START + 3 * MINUTE:
                 self.stop.set()

@@ -70,7 +70,7 @@ def check_camera(site: Site, camera: Camera) -> dict[str, Any]:
     settings = site.settings.recorder
     credentials = resolve_credentials(camera.credentials, root=site.root)
     began = time.monotonic()
-    stream = RtspSource(stall=settings.stall, now=host_time).open(camera.url, credentials)
+    stream = RtspSource(stall=settings.stall, now=host_time, root=site.root).open(camera, credentials)
     frames, offset, keyframes = 0, None, 0
     try:
         for packet in stream.packets():

@@ -67,7 +67,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
     site, settings = parts.site, parts.site.settings.recorder
     policy = parts.policy(Kind.VIDEO)
     recording = Recording(
-        source=RtspSource(stall=settings.stall, now=parts.clock.now),
+        source=RtspSource(stall=settings.stall, now=parts.clock.now, root=site.root),
         spool=parts.spool,
         keys=parts.published(Kind.VIDEO),
         key_period=lambda: policy().key_period,

@@ -12,7 +12,7 @@ import typer
 from videostore import app as composition
 from videostore.cli.output import AsJson, SiteDir, console, load_site, print_facts, print_rows
 from videostore.config.site import Site
-from videostore.domain.camera import Camera
+from videostore.domain.camera import Camera, Transport
 from videostore.domain.errors import CredentialsInvalid
 from videostore.domain.ledger import Event
 
@@ -27,15 +27,29 @@ CredentialsFile = Annotated[
 CredentialsEnv = Annotated[
     str | None, typer.Option("--credentials-env", help="Environment variable that holds user:password.")
 ]
+TransportOption = Annotated[Transport, typer.Option("--transport", help="How RTP travels.")]
+CaFile = Annotated[
+    Path | None,
+    typer.Option("--ca-file", help="Authorities (PEM) of an rtsps:// camera; relative to the site."),
+]
+Fingerprint = Annotated[
+    str,
+    typer.Option("--fingerprint", help="SHA-256 of an rtsps:// camera's certificate: this one and no other."),
+]
 
 
 @app.command()
 def add(
     name: str,
-    url: Annotated[str, typer.Argument(help="rtsp://HOST[:PORT]/PATH, without user or password.")],
+    url: Annotated[
+        str, typer.Argument(help="rtsp:// or rtsps://HOST[:PORT]/PATH, without user or password.")
+    ],
     *,
     credentials_file: CredentialsFile = None,
     credentials_env: CredentialsEnv = None,
+    transport: TransportOption = Transport.TCP,
+    ca_file: CaFile = None,
+    fingerprint: Fingerprint = "",
     check: Annotated[bool, typer.Option(help="Connect first, and add only a camera that answers.")] = True,
     site: SiteDir = None,
     as_json: AsJson = False,
@@ -43,9 +57,10 @@ def add(
     """Add a camera under a new UUID; a running recorder starts it within seconds."""
     place = load_site(site)
     credentials = _reference(credentials_file, credentials_env)
+    camera = Camera(uuid4(), name, url, credentials, transport, *_trust(ca_file, fingerprint))
     if check:
-        composition.check_camera(place, Camera(uuid4(), name, url, credentials))
-    camera = place.cameras.add(name, url, credentials=credentials)
+        composition.check_camera(place, camera)
+    place.cameras.add(camera)
     composition.record(place, Event.CAMERA_ADDED, camera_id=str(camera.id))
     if as_json:
         print_facts(_facts(camera), as_json=True)
@@ -72,6 +87,9 @@ def check(
     *,
     credentials_file: CredentialsFile = None,
     credentials_env: CredentialsEnv = None,
+    transport: TransportOption = Transport.TCP,
+    ca_file: CaFile = None,
+    fingerprint: Fingerprint = "",
     site: SiteDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +97,7 @@ def check(
     place = load_site(site)
     reference = _reference(credentials_file, credentials_env)
     if "://" in camera:
-        subject = Camera(uuid4(), "unnamed", camera, reference)
+        subject = Camera(uuid4(), "unnamed", camera, reference, transport, *_trust(ca_file, fingerprint))
     else:
         subject = place.cameras.find(camera)
         subject = replace(subject, credentials=reference or subject.credentials)
@@ -133,6 +151,10 @@ def _reference(file: Path | None, variable: str | None) -> str:
     return f"file:{file}" if file else f"env:{variable}" if variable else ""
 
 
+def _trust(ca_file: Path | None, fingerprint: str) -> tuple[str, str]:
+    return str(ca_file) if ca_file else "", fingerprint.replace(":", "").lower()
+
+
 def _facts(camera: Camera) -> dict[str, Any]:
     state = "removed" if camera.removed else "enabled" if camera.enabled else "disabled"
     return {
@@ -140,5 +162,6 @@ def _facts(camera: Camera) -> dict[str, Any]:
         "id": str(camera.id),
         "url": camera.url,
         "credentials": camera.credentials,
+        "transport": camera.transport.value,
         "state": state,
     }

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 from rich.text import Text
@@ -26,6 +27,7 @@ from videostore.cli.client import GateClient, Session
 from videostore.cli.output import console, show_size, show_time
 from videostore.config.site import Site
 from videostore.domain.access import DEPARTMENT, Mode, Purpose
+from videostore.domain.camera import Camera
 from videostore.domain.errors import (
     AccessRefused,
     GateUnavailable,
@@ -195,7 +197,7 @@ class Demonstration:
         secret.chmod(0o600)
         for source in sources:
             reference = "file:secrets/camera1" if source.user else ""
-            camera = site.cameras.add(source.path, server.url(source.path), credentials=reference)
+            camera = site.cameras.add(Camera(uuid4(), source.path, server.url(source.path), reference))
             composition.record(site, Event.CAMERA_ADDED, camera_id=str(camera.id))
         return site
 

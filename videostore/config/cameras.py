@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import yaml
 
@@ -55,13 +55,15 @@ class CameraList:
             hint="`videostore camera list` shows the cameras of this site.",
         )
 
-    def add(self, name: str, url: str, *, credentials: str = "") -> Camera:
-        """Add a camera under a new UUID. Raises CameraExists if the name is taken."""
-        camera = Camera(uuid4(), name, url, credentials)
+    def add(self, camera: Camera) -> Camera:
+        """Add a new camera. Raises CameraExists if its name or UUID is taken."""
 
         def change(cameras: list[Camera]) -> list[Camera]:
-            if any(other.name == name and not other.removed for other in cameras):
-                raise CameraExists(f"there is a camera {name!r} already", hint="Choose another name.")
+            if any(
+                (other.name == camera.name and not other.removed) or other.id == camera.id
+                for other in cameras
+            ):
+                raise CameraExists(f"there is a camera {camera.name!r} already", hint="Choose another name.")
             return [*cameras, camera]
 
         self._change(change)
@@ -90,8 +92,8 @@ class CameraList:
 
 def write_cameras(path: Path, cameras: list[Camera]) -> None:
     """Write the whole file, durably."""
-    content = CamerasFile(version=1, cameras=[_entry(camera) for camera in cameras])
-    text = yaml.safe_dump(content.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    entries = [_entry(camera).model_dump(mode="json", exclude_defaults=True) for camera in cameras]
+    text = yaml.safe_dump({"version": 1, "cameras": entries}, sort_keys=False, allow_unicode=True)
     write_file(path, (_HEAD + text).encode())
 
 
@@ -103,13 +105,11 @@ def _camera(entry: CameraEntry, path: Path) -> Camera:
             f"{path}: {entry.id!r} is not a UUID",
             hint="A camera's id never changes; restore it from a backup.",
         ) from error
-    return Camera(
-        identity, entry.name, entry.url, entry.credentials, entry.state == "enabled", entry.state == "removed"
-    )
+    facts = entry.model_dump(exclude={"id", "state"})
+    return Camera(identity, **facts, enabled=entry.state == "enabled", removed=entry.state == "removed")
 
 
 def _entry(camera: Camera) -> CameraEntry:
     state: State = "removed" if camera.removed else "enabled" if camera.enabled else "disabled"
-    return CameraEntry(
-        id=str(camera.id), name=camera.name, url=camera.url, credentials=camera.credentials, state=state
-    )
+    facts = {name: getattr(camera, name) for name in CameraEntry.model_fields if name not in {"id", "state"}}
+    return CameraEntry(id=str(camera.id), state=state, **facts)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from videostore.config.durations import Address, Duration, split_address
 from videostore.domain.access import Mode
+from videostore.domain.camera import Transport
 
 VERSION = 1
 """Of the site directory. A newer one is refused (SiteTooNew) before anything else is read."""
@@ -202,6 +203,9 @@ class CameraEntry(_Strict):
     name: str
     url: str
     credentials: str = ""
+    transport: Transport = Transport.TCP
+    ca_file: str = ""
+    fingerprint: str = ""
     state: State = "enabled"
 
 

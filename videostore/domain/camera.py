@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
@@ -16,7 +17,16 @@ from videostore.domain.errors import CameraInvalid, CameraNotRtsp, CredentialsIn
 
 CameraId = UUID
 
+
+class Transport(StrEnum):
+    """How RTP travels: inside the RTSP connection, or in datagrams beside it."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +35,18 @@ class Camera:
 
     ``url`` never holds a password. ``credentials`` says where user and password are found:
     ``env:NAME`` or ``file:PATH``, each holding ``user:password``; empty for an open stream.
+
+    The certificate of an ``rtsps`` camera is verified: against the authorities of ``ca_file`` (PEM; empty for
+    those of the host), or by its SHA-256 ``fingerprint`` alone (64 hex digits), which may be self-signed.
     """
 
     id: CameraId
     name: str
     url: str
     credentials: str = ""
+    transport: Transport = Transport.TCP
+    ca_file: str = ""
+    fingerprint: str = ""
     enabled: bool = True
     removed: bool = False
 
@@ -45,6 +61,21 @@ class Camera:
             raise CredentialsInvalid(
                 f"camera {self.name!r}: credentials must be env:NAME or file:PATH",
                 hint="Give --credentials-env or --credentials-file.",
+            )
+        if (self.ca_file or self.fingerprint) and not self.url.startswith("rtsps:"):
+            raise CameraInvalid(
+                f"camera {self.name!r}: a certificate is verified on rtsps:// only",
+                hint="Use the camera's rtsps:// URL, or leave --ca-file and --fingerprint out.",
+            )
+        if self.fingerprint and not _FINGERPRINT.fullmatch(self.fingerprint):
+            raise CameraInvalid(
+                f"{self.fingerprint!r} is not a SHA-256 fingerprint",
+                hint="Give 64 hex digits, as `openssl x509 -noout -fingerprint -sha256` prints them.",
+            )
+        if self.transport is Transport.UDP and self.url.startswith("rtsps:"):
+            raise CameraInvalid(
+                f"camera {self.name!r}: datagrams beside rtsps:// would not be encrypted",
+                hint="Use TCP with rtsps://.",
             )
 
 

@@ -18,7 +18,8 @@
     │   ├── CameraNotRtsp               24
     │   ├── CameraStreamInvalid         25          RTSP works, but there is no stream we can record
     │   ├── CredentialsInvalid          26
-    │   └── CameraInvalid               27          a name or an entry of cameras.yaml
+    │   ├── CameraInvalid               27          a name or an entry of cameras.yaml
+    │   └── CameraUntrusted             28          the certificate of an rtsps camera is not valid
     ├── DiskError
     │   ├── DiskFull                    30   507
     │   └── DiskNotWritable             31
@@ -129,6 +130,10 @@ class CredentialsInvalid(CameraError):
 
 class CameraInvalid(CameraError):
     exit_code = 27
+
+
+class CameraUntrusted(CameraError):
+    exit_code = 28
 
 
 class DiskError(VideostoreError):

@@ -17,8 +17,12 @@ from videostore.ports import Packet
 
 LONGEST_GROUP = timedelta(seconds=60)
 """A camera that sends no keyframe for so long is not recorded: nothing could be cut."""
+SHORTEST_GROUP = timedelta(milliseconds=500)
+"""Where every frame is a keyframe (MJPEG), this many make a group: each group costs a write to disk."""
 JUMP = timedelta(seconds=10)
 """A step of timestamps beyond this is a new stream."""
+REORDER = timedelta(seconds=2)
+"""No frame is shown so long before one that came earlier: B-frames reach back a few frames."""
 SLEW = timedelta(milliseconds=20)
 """How far one segment may be moved against the end of the one before, to follow the clock."""
 TOLERANCE = timedelta(milliseconds=500)
@@ -27,7 +31,8 @@ TOLERANCE = timedelta(milliseconds=500)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A keyframe and the frames after it. ``duration`` in ticks reaches to the frame that follows."""
+    """A keyframe and the frames after it, in order of decoding. ``duration`` in ticks reaches from the
+    moment the keyframe is shown to that of the next keyframe."""
 
     packets: Sequence[Packet]
     duration: int
@@ -39,20 +44,25 @@ class Cutter:
     def __init__(self, time_base: Fraction) -> None:
         self._time_base = time_base
         self._packets: list[Packet] = []
+        self._shown: set[int] = set()
+        self._last = 0  # the latest moment shown so far
 
     def add(self, packet: Packet) -> Group | None:
         """Take a packet; return the group that it completes. Raises CameraStreamInvalid if time jumps."""
         if not self._packets:
             if packet.keyframe:
-                self._packets.append(packet)
+                self._begin(packet)
             return None
-        step = packet.dts - self._packets[-1].dts
-        if step <= 0 or step * self._time_base > JUMP.total_seconds():
-            raise CameraStreamInvalid("the camera's timestamps jump", hint="The recorder connects again.")
-        if packet.keyframe:
-            return self._complete(packet)
+        self._check(packet)
+        start = self._packets[0].pts
+        if packet.keyframe and packet.pts - start >= self._ticks(SHORTEST_GROUP):
+            group = Group(self._packets, packet.pts - start)
+            self._begin(packet)
+            return group
         self._packets.append(packet)
-        if (packet.dts - self._packets[0].dts) * self._time_base > LONGEST_GROUP.total_seconds():
+        self._shown.add(packet.pts)
+        self._last = max(self._last, packet.pts)
+        if packet.pts - start > self._ticks(LONGEST_GROUP):
             raise CameraStreamInvalid(
                 f"no keyframe for {LONGEST_GROUP.seconds} s",
                 hint="Set a keyframe interval of 1 to 4 seconds.",
@@ -63,18 +73,26 @@ class Cutter:
         """Return what is left when the stream ends; its last frame counts as long as the one before."""
         if not self._packets:
             return None
-        last = self._packets[-1]
-        before = (
-            self._packets[-2].dts if len(self._packets) > 1 else last.dts - int(1 / (25 * self._time_base))
-        )
-        duration = last.dts - self._packets[0].dts + max(1, last.dts - before)
+        *_, before, last = [self._last - self._ticks(_TYPICAL_FRAME), *sorted(self._shown)]
+        duration = last - self._packets[0].pts + max(1, last - before)
         group, self._packets = Group(self._packets, duration), []
         return group
 
-    def _complete(self, packet: Packet) -> Group:
-        group = Group(self._packets, packet.dts - self._packets[0].dts)
-        self._packets = [packet]
-        return group
+    def _begin(self, keyframe: Packet) -> None:
+        self._packets, self._shown = [keyframe], {keyframe.pts}
+        self._last = max(self._last, keyframe.pts)
+
+    def _check(self, packet: Packet) -> None:
+        jumps = packet.pts - self._last > self._ticks(JUMP) or self._last - packet.pts > self._ticks(REORDER)
+        stands = packet.pts in self._shown or (packet.keyframe and packet.pts < self._last)
+        if jumps or stands:
+            raise CameraStreamInvalid("the camera's timestamps jump", hint="The recorder connects again.")
+
+    def _ticks(self, duration: timedelta) -> int:
+        return int(duration / timedelta(seconds=1) / self._time_base)
+
+
+_TYPICAL_FRAME = timedelta(seconds=1) / 25
 
 
 class Timeline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from itertools import pairwise
 
 import av
 import av.error
@@ -15,16 +16,19 @@ from videostore.recorder.cutter import Group
 
 _OPTIONS = {"movflags": "cmaf+empty_moov+frag_keyframe+skip_trailer"}
 
-
 _PARAMETER_SETS = {"h264": {7, 8}, "hevc": {32, 33, 34}}
+_PICTURES = {"h264": {1, 5}, "hevc": {*range(32)}}
+_START_OF_FRAME = re.compile(rb"\xff\xc0(.{17})", re.DOTALL)
 
 
 def parameter_sets(codec: str, keyframe: bytes) -> tuple[bytes, ...]:
-    """Return the parameter sets that a keyframe carries, empty if it carries none.
+    """Return what of a keyframe says how it is to be decoded, empty if it carries nothing of the kind.
 
-    ``keyframe`` is a byte stream with start codes (ITU-T H.264, H.265, annex B); NAL unit types as in
-    their tables 7-1.
+    ``keyframe`` is a byte stream with start codes (ITU-T H.264, H.265, annex B; NAL unit types as in their
+    tables 7-1), or a JPEG, whose start of frame it is (ITU-T T.81, B.2.2).
     """
+    if codec == "mjpeg":
+        return tuple(_START_OF_FRAME.findall(keyframe)[:1])
     found = []
     for unit in re.split(rb"\x00{2,3}\x01", keyframe)[1:]:
         kind = unit[0] & 0x1F if codec == "h264" else unit[0] >> 1 & 0x3F
@@ -33,9 +37,6 @@ def parameter_sets(codec: str, keyframe: bytes) -> tuple[bytes, ...]:
         elif kind in _PICTURES[codec]:
             break
     return tuple(found)
-
-
-_PICTURES = {"h264": {1, 5}, "hevc": {*range(32)}}
 
 
 class Muxer:
@@ -61,7 +62,7 @@ class Muxer:
         for data in (keyframe.data, self._info.extradata + keyframe.data):
             container = av.open(io.BytesIO(data), format=self._info.codec)
             stream = container.streams.video[0]
-            if stream.codec_context.extradata and stream.codec_context.width:
+            if stream.codec_context.width and (stream.codec_context.extradata or self._info.codec == "mjpeg"):
                 return stream
         raise CameraStreamInvalid("the camera sends no parameter sets", hint="Restart the camera.")
 
@@ -70,13 +71,26 @@ class Muxer:
         with av.open(buffer, "w", format="mp4", options=_OPTIONS) as output:
             stream = output.add_stream_from_template(template)
             stream.time_base = self._info.time_base
-            origin = group.packets[0].dts
-            ends = [packet.dts for packet in group.packets[1:]] + [origin + group.duration]
-            for packet, end in zip(group.packets, ends, strict=True):
+            for packet, (pts, dts, duration) in zip(group.packets, _times(group), strict=True):
                 copy = av.Packet(packet.data)
                 copy.stream, copy.time_base = stream, self._info.time_base
-                copy.pts, copy.dts = packet.pts - origin, packet.dts - origin
-                copy.duration = end - packet.dts
+                copy.pts, copy.dts, copy.duration = pts, dts, duration
                 copy.is_keyframe = packet.keyframe
                 output.mux(copy)
         return buffer.getvalue()
+
+
+def _times(group: Group) -> list[tuple[int, int, int]]:
+    """Return ``(pts, dts, duration)`` of each frame in ticks, the keyframe shown at zero.
+
+    RTP says when a frame is shown, not when it is decoded: frames are decoded one after the other, at the
+    moments at which the frames of the group are shown, and early enough for each.
+    """
+    start = group.packets[0].pts
+    shown = [packet.pts - start for packet in group.packets]
+    decoded = [one - min(shown) for one in sorted(shown)]
+    early = max(0, *(dts - pts for pts, dts in zip(shown, decoded, strict=True)))
+    durations = [
+        after - before for before, after in pairwise([*decoded, max(group.duration, decoded[-1] + 1)])
+    ]
+    return [(pts, dts - early, length) for pts, dts, length in zip(shown, decoded, durations, strict=True)]

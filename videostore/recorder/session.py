@@ -67,7 +67,7 @@ class CameraSession:
         while not stop.is_set():
             sequence = self._sequence
             try:
-                with closing(self._recording.source.open(self._camera.url, self._credentials())) as stream:
+                with closing(self._recording.source.open(self._camera, self._credentials())) as stream:
                     telemetry.CAMERA_CONNECTS.labels(camera_id=str(self._camera.id)).inc()
                     self._log.info("camera.connected", codec=stream.info.codec, width_px=stream.info.width_px)
                     self._record(stream, stop)

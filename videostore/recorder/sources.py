@@ -1,4 +1,4 @@
-"""RTSP cameras, by libav (FFmpeg's libraries): RTP over TCP, basic and digest authentication.
+"""RTSP cameras, by libav (FFmpeg's libraries): RTP over TCP, TLS or UDP, basic and digest authentication.
 
 The wall clock of a frame comes from the camera's RTCP sender reports; libav hands it out as side data
 (``AVProducerReferenceTime``: microseconds since the Unix epoch).
@@ -6,11 +6,12 @@ The wall clock of a frame comes from the camera's RTCP sender reports; libav han
 
 from __future__ import annotations
 
-import socket
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -19,18 +20,18 @@ import av.container
 import av.error
 import av.logging
 
-from videostore.domain.camera import redact
+from videostore.domain.camera import Camera, redact
 from videostore.domain.errors import (
     CameraError,
-    CameraNotRtsp,
     CameraRefused,
     CameraStreamInvalid,
     CameraUnreachable,
 )
 from videostore.domain.segment import EPOCH, MICROSECOND
 from videostore.ports import Packet, StreamInfo
+from videostore.recorder.knock import knock
 
-CODECS = frozenset({"h264", "hevc"})
+CODECS = frozenset({"h264", "hevc", "mjpeg"})
 _OPENING = timedelta(seconds=10)
 _AT_ONCE = {"probesize": "32"}
 """Believe the SDP: frames are handed out as they arrive, the first keyframe among them."""
@@ -41,30 +42,39 @@ av.logging.set_level(None)
 
 
 class RtspSource:
-    """Port CameraSource. ``stall`` is the silence after which a camera counts as gone."""
+    """Port CameraSource. ``stall`` is the silence after which a camera counts as gone, ``root`` the directory
+    that a camera's files are relative to."""
 
-    def __init__(self, *, stall: timedelta, now: Callable[[], datetime]) -> None:
+    def __init__(self, *, stall: timedelta, now: Callable[[], datetime], root: Path) -> None:
         self._stall = stall
         self._now = now
+        self._root = root
 
-    def open(self, url: str, credentials: tuple[str, str] | None) -> RtspStream:
-        _knock(url)
-        return self._open(url, credentials, _AT_ONCE)
+    def open(self, camera: Camera, credentials: tuple[str, str] | None) -> RtspStream:
+        with knock(camera, root=self._root) as trust:
+            options = {"rtsp_transport": camera.transport.value, **trust}
+            began = time.monotonic()
+            try:
+                return self._open(camera.url, credentials, {**options, **_AT_ONCE})
+            except CameraStreamInvalid as error:
+                if time.monotonic() - began >= _OPENING.total_seconds():  # libav calls a silence invalid data
+                    raise CameraUnreachable(
+                        f"{camera.url} does not say what it sends", hint="Restart the camera."
+                    ) from error
+                return self._open(camera.url, credentials, {**options, **_LOOK_FIRST})
 
     def _open(self, url: str, credentials: tuple[str, str] | None, options: Mapping[str, str]) -> RtspStream:
         with _translated(url):
             container = av.open(
                 _with_credentials(url, credentials),
-                options={"rtsp_transport": "tcp", **options},
+                options=dict(options),
                 timeout=(_OPENING.total_seconds(), self._stall.total_seconds()),
             )
         try:
             return RtspStream(container, url, self._now)
         except CameraError:
             container.close()
-            if options is _LOOK_FIRST:
-                raise
-        return self._open(url, credentials, _LOOK_FIRST)
+            raise
 
 
 class RtspStream:
@@ -79,7 +89,7 @@ class RtspStream:
         if context.name not in CODECS:
             raise CameraStreamInvalid(
                 f"{url} sends {context.name}, which cannot be recorded",
-                hint="Set the camera to H.264 or H.265.",
+                hint="Set the camera to H.264, H.265 or MJPEG.",
             )
         if not context.width or self._stream.time_base is None:
             raise CameraStreamInvalid(
@@ -114,7 +124,6 @@ class RtspStream:
                 yield Packet(
                     data=bytes(packet),
                     pts=pts,
-                    dts=pts if packet.dts is None else packet.dts,
                     keyframe=packet.is_keyframe,
                     received_at=self._now(),
                     claimed_at=_claimed(packet),
@@ -132,29 +141,6 @@ def _claimed(packet: av.Packet[Any]) -> datetime | None:
         return EPOCH + int(wall_us) * MICROSECOND
     except OverflowError:
         return None
-
-
-def _knock(url: str) -> None:
-    """Say quickly and plainly whether anything listens, and whether it speaks RTSP."""
-    parts = urlsplit(url)
-    if parts.scheme != "rtsp":
-        return
-    host = parts.hostname or ""
-    try:
-        with socket.create_connection((host, parts.port or 554), timeout=5) as connection:
-            request = f"OPTIONS {url} RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: videostore\r\n\r\n"
-            connection.sendall(request.encode())
-            answer = connection.recv(64)
-    except socket.gaierror as error:
-        raise CameraUnreachable(f"there is no host {host!r}", hint="Check the name in the URL.") from error
-    except (OSError, ValueError) as error:
-        raise CameraUnreachable(
-            f"{url} does not answer: {error}", hint="Check address, port, cable and that the camera is on."
-        ) from error
-    if not answer.startswith(b"RTSP/"):
-        raise CameraNotRtsp(
-            f"{url} is not an RTSP server", hint="Check the port: RTSP is usually 554, a web page 80 or 443."
-        )
 
 
 class _translated:  # noqa: N801 - reads as a phrase

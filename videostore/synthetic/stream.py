@@ -26,39 +26,67 @@ _SQUARE = WIDTH // _BITS
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An encoded loop. ``frames`` are access units, each a list of NAL units without start codes."""
+    """An encoded loop.
 
-    sps: bytes
-    pps: bytes
+    ``frames`` are access units in order of decoding, each a list of NAL units without start codes (for
+    ``mjpeg`` one image); ``numbers`` says which picture of the loop each of them shows.
+    """
+
+    codec: str
+    width: int
+    height: int
+    parameter_sets: Sequence[bytes]
     frames: Sequence[Sequence[bytes]]
+    numbers: Sequence[int]
 
 
-@lru_cache(maxsize=4)
-def stream(seconds: int = 10, width: int = WIDTH, height: int = HEIGHT) -> Stream:
-    """Encode a loop of ``seconds`` as H.264 (no B-frames, a keyframe each second)."""
-    codec = av.CodecContext.create("libx264", "w")
-    codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
-    codec.framerate = Fraction(FRAME_RATE)
-    codec.options = {
-        "preset": "ultrafast",
-        "tune": "zerolatency",
-        "crf": "30",
-        "x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:bframes=0:sliced-threads=0",
-    }
+@lru_cache(maxsize=8)
+def stream(
+    seconds: int = 10, width: int = WIDTH, height: int = HEIGHT, *, codec: str = "h264", b_frames: int = 0
+) -> Stream:
+    """Encode a loop of ``seconds`` as ``h264``, ``hevc`` or ``mjpeg``, with a keyframe each second."""
+    encoder = av.CodecContext.create(_ENCODERS[codec], "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height = width, height
+    encoder.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    encoder.framerate = Fraction(FRAME_RATE)
+    encoder.time_base = Fraction(1, FRAME_RATE)
+    encoder.options = _options(codec, b_frames)
     packets = []
     for number in range(seconds * FRAME_RATE):
         frame = av.VideoFrame.from_ndarray(picture(number), format="gray")
-        frame = frame.reformat(width, height, format="yuv420p")
-        frame.pts = number
-        packets += codec.encode(frame)
-    packets += codec.encode(None)
+        frame = frame.reformat(width, height, format=encoder.pix_fmt)
+        frame.pts, frame.time_base = number, encoder.time_base
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    numbers = [int(packet.pts or 0) for packet in packets]
+    if codec == "mjpeg":
+        return Stream(codec, width, height, [], [[bytes(packet)] for packet in packets], numbers)
     units = [nal_units(bytes(packet)) for packet in packets]
-    parameters = {unit[0] & 0x1F: unit for unit in units[0]}
-    return Stream(
-        sps=parameters[7],
-        pps=parameters[8],
-        frames=[[unit for unit in frame if unit[0] & 0x1F in {1, 5, 7, 8}] for frame in units],
-    )
+    sets = [unit for unit in units[0] if _kind(codec, unit) in _SETS[codec]]
+    frames = [[unit for unit in frame if _kind(codec, unit) not in _UNWANTED[codec]] for frame in units]
+    return Stream(codec, width, height, sets, frames, numbers)
+
+
+_ENCODERS = {"h264": "libx264", "hevc": "libx265", "mjpeg": "mjpeg"}
+_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
+_UNWANTED = {"h264": (6, 9), "hevc": (35, 39, 40)}  # supplemental information, delimiters
+
+
+def _kind(codec: str, unit: bytes) -> int:
+    return unit[0] & 0x1F if codec == "h264" else unit[0] >> 1 & 0x3F
+
+
+def _options(codec: str, b_frames: int) -> dict[str, str]:
+    if codec == "mjpeg":
+        return {"huffman": "default", "qmin": "8", "qmax": "8"}
+    every = f"keyint={GOP}:min-keyint={GOP}:scenecut=0:bframes={b_frames}"
+    if codec == "hevc":
+        every += ":repeat-headers=1:open-gop=0:log-level=none"
+        return {"preset": "ultrafast", "crf": "32", "x265-params": every}
+    tune = {"tune": "zerolatency"} if not b_frames else {}
+    every += ":sliced-threads=0" + (":b-adapt=0" if b_frames else "")
+    return {"preset": "ultrafast", **tune, "crf": "30", "x264-params": every}
 
 
 def picture(number: int) -> NDArray[np.uint8]:

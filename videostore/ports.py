@@ -266,7 +266,8 @@ class Packet:
     """One encoded frame, in order of decoding. ``pts``, when it is shown, counts ticks of ``time_base``.
 
     ``received_at`` is the host's time of arrival, ``claimed_at`` the camera's own wall clock for
-    this frame if it sent one (RTCP sender report).
+    this frame if it sent one (RTCP sender report). ``lost`` is how many RTP packets are known to be missing
+    between the frame before and this one, or inside either.
     """
 
     data: bytes
@@ -274,6 +275,7 @@ class Packet:
     keyframe: bool
     received_at: datetime
     claimed_at: datetime | None
+    lost: int = 0
 
 
 class CameraStream(Protocol):

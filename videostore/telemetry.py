@@ -51,7 +51,15 @@ CAMERA_CLOCK_OFFSET = _gauge(
 CAMERA_CONNECTS = _counter("camera_connects_total", "Connections made to the camera.", "camera_id")
 CAMERA_FRAMES = _counter("camera_frames_total", "Frames received.", "camera_id")
 CAMERA_BYTES = _counter("camera_received_bytes_total", "Bytes of encoded video received.", "camera_id")
-GAP_SECONDS = _counter("gap_seconds_total", "Seconds without footage, by reason.", "camera_id", "reason")
+CAMERA_LOST_PACKETS = _counter(
+    "camera_lost_packets_total", "RTP packets that the camera sent and that did not arrive.", "camera_id"
+)
+GAP_SECONDS = _counter(
+    "gap_seconds_total",
+    "Seconds without footage, or damaged (packet-loss), by reason.",
+    "camera_id",
+    "reason",
+)
 SEGMENTS_SEALED = _counter("segments_sealed_total", "Segments sealed into the spool.", "camera_id")
 
 SPOOL_BYTES = _gauge("spool_bytes", "Sealed bytes in the spool.")

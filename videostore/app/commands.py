@@ -17,7 +17,7 @@ from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site, create_site
 from videostore.domain.access import right_to_see
 from videostore.domain.camera import Camera
-from videostore.domain.coverage import State, Stretch, explain
+from videostore.domain.coverage import State, Stretch, damaged, explain
 from videostore.domain.errors import (
     ClockInDoubt,
     KeyUnavailable,
@@ -183,7 +183,8 @@ def coverage(parts: Parts, camera: Camera, span: Span) -> list[Stretch]:
     facts = [Stretch(one.span, State.FOOTAGE) for one in parts.catalogue.segments([camera.id], span)]
     facts += [Stretch(one.span, State.FOOTAGE) for one in parts.spool.held(camera.id)]
     gaps = [*parts.catalogue.gaps([camera.id], span), *(gap for _, gap in parts.spool.gaps())]
-    facts += [Stretch(gap.span, State.GAP, gap.reason.value) for gap in gaps if gap.camera_id == camera.id]
+    missing = [Stretch(gap.span, State.GAP, gap.reason.value) for gap in gaps if gap.camera_id == camera.id]
+    facts += [*damaged(facts, [gap for gap in missing if gap.detail == GapReason.PACKET_LOSS]), *missing]
     first = min((fact.span.start for fact in facts), default=now)
     facts += _as_the_ledger_tells(parts, camera, span, first)
     facts.append(Stretch(Span(EPOCH, now - parts.policies()[Kind.VIDEO].keep), State.EXPIRED))

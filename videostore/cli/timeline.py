@@ -14,6 +14,7 @@ from videostore.domain.segment import Span
 
 COLOURS = {
     State.FOOTAGE: "#0072b2",
+    State.DAMAGED: "#cc79a7",
     State.GAP: "#e69f00",
     State.UNEXPLAINED: "#d55e00",
     State.DELETED: "#999999",

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from videostore.domain.segment import Span
 
-JITTER = timedelta(milliseconds=500)
+JITTER = timedelta(milliseconds=100)
 """A hole up to this between two explained stretches is none: clocks are followed in small steps."""
 
 
@@ -20,6 +20,7 @@ class State(StrEnum):
     """What a stretch of time is, for one camera. Of several that apply, the first of this list counts."""
 
     FUTURE = "future"
+    DAMAGED = "damaged"
     FOOTAGE = "footage"
     DELETED = "deleted"
     EXPIRED = "expired"
@@ -36,6 +37,13 @@ class Stretch:
     span: Span
     state: State
     detail: str = ""
+
+
+def damaged(footage: Iterable[Stretch], losses: Iterable[Stretch]) -> list[Stretch]:
+    """Return where footage is damaged: there is footage, and packets of it were lost."""
+    held = list(footage)
+    parts = ((one.span.intersection(loss.span), loss.detail) for loss in losses for one in held)
+    return [Stretch(span, State.DAMAGED, detail) for span, detail in parts if span is not None]
 
 
 def explain(span: Span, facts: Iterable[Stretch]) -> list[Stretch]:

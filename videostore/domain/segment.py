@@ -190,7 +190,7 @@ def day_prefix(day: date) -> str:
 
 
 class GapReason(StrEnum):
-    """Why a span of a camera has no footage."""
+    """Why a span of a camera has no footage; ``packet-loss``: why its footage is damaged."""
 
     CAMERA_UNREACHABLE = "camera-unreachable"
     STREAM_ERROR = "stream-error"
@@ -202,7 +202,7 @@ class GapReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Gap:
-    """A span of a camera without footage, and the reason."""
+    """A span of a camera without footage, or with footage that packets are missing from; and the reason."""
 
     span: Span
     camera_id: CameraId

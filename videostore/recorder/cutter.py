@@ -32,10 +32,12 @@ TOLERANCE = timedelta(milliseconds=500)
 @dataclass(frozen=True, slots=True)
 class Group:
     """A keyframe and the frames after it, in order of decoding. ``duration`` in ticks reaches from the
-    moment the keyframe is shown to that of the next keyframe."""
+    moment the keyframe is shown to that of the next keyframe. Packets were lost from ``damaged`` on, in ticks
+    after the keyframe; None: nothing is known to be missing."""
 
     packets: Sequence[Packet]
     duration: int
+    damaged: int | None = None
 
 
 class Cutter:
@@ -46,6 +48,7 @@ class Cutter:
         self._packets: list[Packet] = []
         self._shown: set[int] = set()
         self._last = 0  # the latest moment shown so far
+        self._damaged: int | None = None
 
     def add(self, packet: Packet) -> Group | None:
         """Take a packet; return the group that it completes. Raises CameraStreamInvalid if time jumps."""
@@ -55,8 +58,10 @@ class Cutter:
             return None
         self._check(packet)
         start = self._packets[0].pts
+        if packet.lost and self._damaged is None:
+            self._damaged = self._packets[-1].pts - start
         if packet.keyframe and packet.pts - start >= self._ticks(SHORTEST_GROUP):
-            group = Group(self._packets, packet.pts - start)
+            group = Group(self._packets, packet.pts - start, self._damaged)
             self._begin(packet)
             return group
         self._packets.append(packet)
@@ -75,12 +80,13 @@ class Cutter:
             return None
         *_, before, last = [self._last - self._ticks(_TYPICAL_FRAME), *sorted(self._shown)]
         duration = last - self._packets[0].pts + max(1, last - before)
-        group, self._packets = Group(self._packets, duration), []
+        group, self._packets = Group(self._packets, duration, self._damaged), []
         return group
 
     def _begin(self, keyframe: Packet) -> None:
         self._packets, self._shown = [keyframe], {keyframe.pts}
         self._last = max(self._last, keyframe.pts)
+        self._damaged = 0 if keyframe.lost else None
 
     def _check(self, packet: Packet) -> None:
         jumps = packet.pts - self._last > self._ticks(JUMP) or self._last - packet.pts > self._ticks(REORDER)

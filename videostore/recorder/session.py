@@ -21,7 +21,7 @@ from videostore.domain.errors import (
 )
 from videostore.domain.segment import Gap, GapReason, KeyId, Segment, Span
 from videostore.ports import CameraSource, CameraStream, Packet, PublicKeys, StreamInfo
-from videostore.recorder.cutter import TOLERANCE, Cutter, Group, Timeline, ticks_to_time
+from videostore.recorder.cutter import SLEW, Cutter, Group, Timeline, ticks_to_time
 from videostore.recorder.muxer import Muxer, parameter_sets
 from videostore.recorder.spool import Spool, facts_of
 from videostore.sealing import seal
@@ -54,15 +54,15 @@ class CameraSession:
         self._recording = recording
         self._credentials = credentials
         progress = recording.spool.progress(camera.id)
-        self._end = progress.end  # every second until then is footage or a gap; None for a new camera
+        self._end = progress.end  # every second until then is footage or a gap
         self._sequence = progress.next_sequence
-        self._why = GapReason.RECORDER_DOWN if progress.end else GapReason.CAMERA_UNREACHABLE
+        self._why = GapReason.RECORDER_DOWN
         self._log = log.bind(camera_id=str(camera.id))
 
     def run(self, stop: Event) -> None:
         """Record until ``stop`` is set; what was received by then is spooled."""
         failures = 0
-        began = self._recording.now()
+        self._end = self._end or self._recording.now()
         self._account(GapReason.RECORDER_DOWN)
         while not stop.is_set():
             sequence = self._sequence
@@ -79,7 +79,6 @@ class CameraSession:
                 self._log.error("camera.failed", error=f"{type(error).__name__}: {error}")
             telemetry.CAMERA_UP.labels(camera_id=str(self._camera.id)).set(0)
             if not stop.is_set():
-                self._end = self._end or began
                 self._account(self._why)
                 failures = 0 if self._sequence > sequence else failures + 1
                 stop.wait(_pause(failures))
@@ -87,19 +86,23 @@ class CameraSession:
     def _account(self, reason: GapReason) -> None:
         """Put the time since the last footage on record: an outage is known while it goes on."""
         now = self._recording.now()
-        if self._end is not None and now - self._end > TOLERANCE:
+        if self._end is not None and now - self._end > SLEW:
             self._add_gap(Span(self._end, now), reason)
 
     def _add_gap(self, span: Span, reason: GapReason) -> None:
+        if self._keep_gap(span, reason):  # if not, the next attempt covers it
+            self._end = span.end
+
+    def _keep_gap(self, span: Span, reason: GapReason) -> bool:
         try:
             self._recording.spool.add_gap(Gap(span, self._camera.id, reason))
         except DiskError as error:
             self._log.error("gap.not-kept", error=str(error), hint=error.hint)
-            return  # the next attempt covers it
-        self._end = span.end
+            return False
         seconds = span.duration.total_seconds()
         telemetry.GAP_SECONDS.labels(camera_id=str(self._camera.id), reason=reason.value).inc(seconds)
         self._log.warning("footage.gap", reason=reason.value, seconds=seconds)
+        return True
 
     def _record(self, stream: CameraStream, stop: Event) -> None:
         assembly = _Assembly(self, stream.info)
@@ -122,6 +125,8 @@ class CameraSession:
     def _count(self, packet: Packet) -> None:
         name = str(self._camera.id)
         telemetry.CAMERA_FRAMES.labels(camera_id=name).inc()
+        if packet.lost:
+            telemetry.CAMERA_LOST_PACKETS.labels(camera_id=name).inc(packet.lost)
         telemetry.CAMERA_BYTES.labels(camera_id=name).inc(len(packet.data))
         telemetry.CAMERA_LAST_FRAME.labels(camera_id=name).set(packet.received_at.timestamp())
 
@@ -137,8 +142,12 @@ class CameraSession:
 
     def begins(self, start: datetime) -> None:
         """Note that footage goes on at ``start``: what is missing before it is a gap."""
-        if self._end is not None and start - self._end > TOLERANCE:
+        if self._end is not None and start - self._end > SLEW:
             self._add_gap(Span(self._end, start), self._why)
+
+    def lost_packets(self, span: Span) -> None:
+        """Note that footage of ``span`` is damaged: it is kept, and said so."""
+        self._keep_gap(span, GapReason.PACKET_LOSS)
 
     def commit(self, segment: Segment, sealed: bytes, groups: list[Segment]) -> None:
         self._recording.spool.commit(segment, sealed, groups=groups)
@@ -179,6 +188,8 @@ class _Assembly:
         span = Span(self._at(self._ticks), self._at(self._ticks + group.duration))
         facts, sealed = self._session.sealed(span, movie)
         self._session.recording.spool.keep_group(facts, sealed)
+        if group.damaged is not None:
+            self._session.lost_packets(Span(self._at(self._ticks + max(0, group.damaged)), span.end))
         self._movies.append(cmaf.parse(movie))
         self._groups.append(facts)
         self._ticks += group.duration

@@ -6,6 +6,8 @@ The wall clock of a frame comes from the camera's RTCP sender reports; libav han
 
 from __future__ import annotations
 
+import logging
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +22,7 @@ import av.container
 import av.error
 import av.logging
 
-from videostore.domain.camera import Camera, redact
+from videostore.domain.camera import Camera, Transport, redact
 from videostore.domain.errors import (
     CameraError,
     CameraRefused,
@@ -38,7 +40,13 @@ _AT_ONCE = {"probesize": "32"}
 _LOOK_FIRST = {"analyzeduration": "1000000"}
 """For cameras whose SDP says too little: look at a second of the stream before handing it out."""
 
-av.logging.set_level(None)
+_IN_ORDER = {"reorder_queue_size": "2"}
+"""Over TCP libav does not look at sequence numbers unless it may reorder."""
+
+av.logging.set_level(av.logging.WARNING)
+av.logging.set_skip_repeated(False)
+logging.getLogger("libav").addHandler(logging.NullHandler())
+logging.getLogger("libav").propagate = False
 
 
 class RtspSource:
@@ -53,6 +61,8 @@ class RtspSource:
     def open(self, camera: Camera, credentials: tuple[str, str] | None) -> RtspStream:
         with knock(camera, root=self._root) as trust:
             options = {"rtsp_transport": camera.transport.value, **trust}
+            if camera.transport is Transport.TCP:
+                options |= _IN_ORDER
             began = time.monotonic()
             try:
                 return self._open(camera.url, credentials, {**options, **_AT_ONCE})
@@ -114,7 +124,7 @@ class RtspStream:
 
     def packets(self) -> Iterator[Packet]:
         pts: int | None = None
-        with _translated(self._url):
+        with _translated(self._url), av.logging.Capture(local=True) as said:
             for packet in self._container.demux(self._stream):
                 if not packet.size:
                     break
@@ -127,10 +137,21 @@ class RtspStream:
                     keyframe=packet.is_keyframe,
                     received_at=self._now(),
                     claimed_at=_claimed(packet),
+                    lost=_lost(said),
                 )
         raise CameraUnreachable(
             f"{self._url} ended its stream", hint="The recorder connects again by itself."
         )
+
+
+def _lost(said: list[tuple[int, str, str]]) -> int:
+    """Return how many RTP packets libav missed. Its log, of this thread alone, is where it says so."""
+    found = [_MISSED.match(message) for _, _, message in said]
+    said.clear()
+    return sum(int(match[1]) for match in found if match)
+
+
+_MISSED = re.compile(r"RTP: missed (\d+) packets")
 
 
 def _claimed(packet: av.Packet[Any]) -> datetime | None:

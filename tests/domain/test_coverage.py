@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videostore.domain.coverage import JITTER, State, Stretch, explain, total
+from videostore.domain.coverage import JITTER, State, Stretch, damaged, explain, total
 from videostore.domain.segment import Span
 
 START = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -66,6 +66,19 @@ def test_segments_that_nearly_touch_are_one_stretch_and_a_real_hole_is_not_hidde
     jitter = JITTER / SECOND
     facts = [stretch(0, 10), stretch(10 + jitter, 20), stretch(20 + 2 * jitter, 100)]
     assert [one.state for one in explain(ALL, facts)] == [State.FOOTAGE, State.UNEXPLAINED, State.FOOTAGE]
+
+
+def test_where_packets_were_lost_footage_is_damaged_and_the_rest_is_a_gap():
+    footage = [stretch(0, 40), stretch(40, 100)]
+    losses = [stretch(30, 50, State.GAP, "packet-loss"), stretch(95, 120, State.GAP, "packet-loss")]
+    found = explain(Span(START, START + 110 * SECOND), [*footage, *losses, *damaged(footage, losses)])
+    assert found == [
+        stretch(0, 30),
+        stretch(30, 50, State.DAMAGED, "packet-loss"),
+        stretch(50, 95),
+        stretch(95, 100, State.DAMAGED, "packet-loss"),
+        stretch(100, 110, State.GAP, "packet-loss"),
+    ]
 
 
 def test_nothing_known_is_said_to_be_unexplained():

@@ -376,7 +376,7 @@ def test_a_camera_that_never_answered_has_a_gap_from_when_it_was_to_be_recorded(
     reasons = {gap.reason for gap in desk.gaps()}
     assert reasons == {GapReason.CAMERA_UNREACHABLE}
     assert [gap.span for gap in desk.gaps()] == [
-        Span(START + at * MINUTE, START + (at + 1) * MINUTE) for at in range(2)
+        Span(START + at * MINUTE, START + (at + 1) * MINUTE) for at in range(3)
     ]
 
 

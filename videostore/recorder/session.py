@@ -66,22 +66,28 @@ class CameraSession:
         self._account(GapReason.RECORDER_DOWN)
         while not stop.is_set():
             sequence = self._sequence
-            try:
-                with closing(self._recording.source.open(self._camera, self._credentials())) as stream:
-                    telemetry.CAMERA_CONNECTS.labels(camera_id=str(self._camera.id)).inc()
-                    self._log.info("camera.connected", codec=stream.info.codec, width_px=stream.info.width_px)
-                    self._record(stream, stop)
-            except VideostoreError as error:
-                self._why = _reason(error)
-                self._log.warning("camera.lost", error=str(error), hint=error.hint)
-            except Exception as error:  # noqa: BLE001 - one camera never ends the others
-                self._why = GapReason.STREAM_ERROR
-                self._log.error("camera.failed", error=f"{type(error).__name__}: {error}")
+            self._why = self._record_once(stop)
             telemetry.CAMERA_UP.labels(camera_id=str(self._camera.id)).set(0)
+            self._account(self._why)
             if not stop.is_set():
-                self._account(self._why)
                 failures = 0 if self._sequence > sequence else failures + 1
                 stop.wait(_pause(failures))
+        self._account(self._why)
+
+    def _record_once(self, stop: Event) -> GapReason:
+        """Record one connection; return why it ended."""
+        try:
+            with closing(self._recording.source.open(self._camera, self._credentials())) as stream:
+                telemetry.CAMERA_CONNECTS.labels(camera_id=str(self._camera.id)).inc()
+                self._log.info("camera.connected", codec=stream.info.codec, width_px=stream.info.width_px)
+                self._record(stream, stop)
+        except VideostoreError as error:
+            self._log.warning("camera.lost", error=str(error), hint=error.hint)
+            return _reason(error)
+        except Exception as error:  # noqa: BLE001 - one camera never ends the others
+            self._log.error("camera.failed", error=f"{type(error).__name__}: {error}")
+            return GapReason.STREAM_ERROR
+        return GapReason.RECORDER_DOWN
 
     def _account(self, reason: GapReason) -> None:
         """Put the time since the last footage on record: an outage is known while it goes on."""
@@ -153,6 +159,7 @@ class CameraSession:
         self._recording.spool.commit(segment, sealed, groups=groups)
         self._sequence += 1
         self._end = max(self._end or segment.span.end, segment.span.end)
+        self._why = GapReason.STREAM_ERROR  # of a hole before the next segment of this connection
         telemetry.SEGMENTS_SEALED.labels(camera_id=str(self._camera.id)).inc()
 
     @property

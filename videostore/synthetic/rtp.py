@@ -50,7 +50,7 @@ def _hevc(unit: bytes) -> Iterator[tuple[bytes, bool]]:
 
 def _jpeg(image: bytes, width: int, height: int) -> Iterator[tuple[bytes, bool]]:
     """RFC 2435, section 3.1: scan data behind a header, the quantisation tables with the first packet."""
-    tables, scan = _taken_apart(image)
+    tables, scan = taken_apart(image)
     for at in range(0, len(scan), _MTU):
         header = struct.pack(">B", 0) + at.to_bytes(3, "big") + bytes([1, 255, width // 8, height // 8])
         if at == 0:
@@ -58,7 +58,7 @@ def _jpeg(image: bytes, width: int, height: int) -> Iterator[tuple[bytes, bool]]
         yield header + scan[at : at + _MTU], at + _MTU >= len(scan)
 
 
-def _taken_apart(image: bytes) -> tuple[bytes, bytes]:
+def taken_apart(image: bytes) -> tuple[bytes, bytes]:
     """Return the two quantisation tables and the scan of a baseline JPEG (ITU-T T.81, annex B)."""
     tables, at = b"", 2
     while image[at + 1] != 0xDA:

@@ -1,0 +1,247 @@
+"""What cameras do wrong, all at once, against one recorder: every frame is stored or in a gap with a reason.
+
+One recorder, a camera for each fault, and one without any: whatever happens to the others, it loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from threading import Event, Thread
+from uuid import uuid4
+
+import pytest
+
+from tests.cameras import self_signed
+from tests.premises import HOUR, Premises
+from videostore.domain.camera import Camera, Transport
+from videostore.domain.segment import Gap, GapReason, Span
+from videostore.recorder import sources
+from videostore.recorder.session import Recording
+from videostore.recorder.sources import RtspSource
+from videostore.recorder.supervisor import Recorder
+from videostore.recorder.upload import Uploader
+from videostore.synthetic.accounting import account
+from videostore.synthetic.server import SyntheticCamera, SyntheticServer
+from videostore.synthetic.stream import Stream, stream
+
+HEALTHY, FAULTY, HEALED = 3.0, 4.0, 5.0  # seconds before, during and after the faults
+STALL = timedelta(seconds=1)
+EVER = Span(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+
+
+@dataclass
+class Fault:
+    """``at_first`` holds from the start, ``begins`` and ``ends`` change the camera while it runs.
+
+    ``reasons`` are those its gaps may have: START for what comes before the first keyframe and after the
+    last frame, and the fault's own. ``pieces`` is how many uninterrupted runs of footage there are.
+    """
+
+    reasons: set[GapReason]
+    pieces: int
+    at_first: dict[str, object] = field(default_factory=dict)
+    begins: Callable[[SyntheticCamera], None] = lambda camera: None
+    ends: Callable[[SyntheticCamera], None] = lambda camera: None
+    transport: Transport = Transport.TCP
+    login: tuple[str, str] | None = None
+    film: Callable[[], Stream] = stream
+    others: Callable[[], list[Stream]] = list
+
+
+def setting(**values):
+    def change(camera):
+        for name, value in values.items():
+            setattr(camera, name, value)
+
+    return change
+
+
+def small():
+    return stream(4, 320, 180)
+
+
+def rich():
+    return stream(4, 1280, 720)
+
+
+def newer():
+    return stream(4, codec="hevc", b_frames=2)
+
+
+START = GapReason.RECORDER_DOWN
+FAULTS = {
+    "none": Fault({START}, 1),
+    "stall": Fault(
+        {START, GapReason.CAMERA_UNREACHABLE}, 2, begins=setting(silent=True), ends=setting(silent=False)
+    ),
+    "abort": Fault(
+        {START, GapReason.CAMERA_UNREACHABLE, GapReason.STREAM_ERROR},
+        2,
+        begins=setting(away=True),
+        ends=setting(away=False),
+    ),
+    "hang in DESCRIBE": Fault(
+        {START, GapReason.CAMERA_UNREACHABLE},
+        2,
+        begins=setting(silent=True, hangs="DESCRIBE"),
+        ends=setting(silent=False, hangs=""),
+    ),
+    "loss": Fault({START, GapReason.PACKET_LOSS}, 1, {"loss": 0.01}, film=rich),
+    "loss of datagrams": Fault(
+        {START, GapReason.PACKET_LOSS}, 1, {"loss": 0.01}, film=rich, transport=Transport.UDP
+    ),
+    "timestamp jump": Fault({START, GapReason.STREAM_ERROR}, 2, begins=setting(jump_seconds=3600.0)),
+    "timestamp jump back": Fault({START, GapReason.STREAM_ERROR}, 2, begins=setting(jump_seconds=-3600.0)),
+    "resolution change": Fault(
+        {START}, 1, begins=lambda camera: setattr(camera, "stream", small()), others=lambda: [small()]
+    ),
+    "codec change": Fault(
+        {START, GapReason.CAMERA_UNREACHABLE, GapReason.STREAM_ERROR},
+        2,
+        begins=lambda camera: setting(away=True, stream=newer())(camera),
+        ends=setting(away=False),
+        others=lambda: [newer()],
+    ),
+    "start inside a group": Fault({START}, 1, {"mid_gop": True}),
+    "wrong password": Fault(
+        {GapReason.CAMERA_UNREACHABLE},
+        0,
+        {"user": "officer", "password": "right"},
+        login=("officer", "wrong"),
+    ),
+    "datagrams": Fault({START}, 1, transport=Transport.UDP),
+    "a clock of its own": Fault({START}, 1, {"clock_offset_seconds": 7200.0}),
+    "no sender reports": Fault({START}, 1, {"reports": False}),
+    "B-frames": Fault({START}, 1, film=lambda: stream(4, b_frames=2)),
+    "H.265": Fault({START}, 1, film=lambda: stream(4, codec="hevc")),
+    "MJPEG": Fault({START}, 1, film=lambda: stream(4, codec="mjpeg")),
+    "wrong certificate": Fault({GapReason.CAMERA_UNREACHABLE}, 0),
+}
+UNTRUSTED = "wrong certificate"
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    root = tmp_path_factory.mktemp("faults")
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as opened:
+        patch.setattr(sources, "_OPENING", timedelta(seconds=2))
+        yield Run(root, opened)
+
+
+class Run:
+    def __init__(self, root, opened):
+        self.premises = Premises(root)
+        now = datetime.now(UTC)
+        self.premises.clock.at = now
+        for ring in self.premises.keyrings.values():
+            ring.create_ahead()
+        context, _ = self_signed(root)
+        self.sources = {name: _source(name, fault) for name, fault in FAULTS.items()}
+        trusted = [one for name, one in self.sources.items() if name != UNTRUSTED]
+        plain = opened.enter_context(SyntheticServer(trusted))
+        secret = opened.enter_context(SyntheticServer([self.sources[UNTRUSTED]], tls=context))
+        self.cameras = {}
+        for name, fault in FAULTS.items():
+            server = secret if name == UNTRUSTED else plain
+            path = self.sources[name].path
+            self.cameras[name] = Camera(uuid4(), path, server.url(path), transport=fault.transport)
+        self._record()
+
+    def _record(self):
+        premises = self.premises
+        now = lambda: datetime.now(UTC)  # noqa: E731
+        recording = Recording(
+            source=RtspSource(stall=STALL, now=now, root=premises.root),
+            spool=premises.spool,
+            keys=premises.published(),
+            key_period=lambda: HOUR,
+            segment=timedelta(seconds=2),
+            max_clock_offset=timedelta(seconds=2),
+            now=now,
+        )
+        logins = {self.cameras[name]: fault.login for name, fault in FAULTS.items()}
+        recorder = Recorder(
+            recording,
+            Uploader(premises.spool, premises.store, premises.catalogue, now=now),
+            cameras=lambda: list(self.cameras.values()),
+            credentials=logins.get,
+        )
+        stop, wait = Event(), Event()
+        thread = Thread(target=recorder.run, args=[stop])
+        thread.start()
+        wait.wait(HEALTHY)
+        for name, fault in FAULTS.items():
+            fault.begins(self.sources[name])
+        wait.wait(FAULTY)
+        for name, fault in FAULTS.items():
+            fault.ends(self.sources[name])
+        wait.wait(HEALED)
+        self.ended = datetime.now(UTC)
+        stop.set()
+        thread.join()
+
+    def segments(self, name):
+        return self.premises.catalogue.segments([self.cameras[name].id], EVER)
+
+    def gaps(self, name):
+        return self.premises.catalogue.gaps([self.cameras[name].id], EVER)
+
+    def account(self, name):
+        fault = FAULTS[name]
+        ring = next(iter(self.premises.keyrings.values()))
+        stored = [
+            (one.span, ring.open(one.key_id, self.premises.store.get(one.object_key)))
+            for one in self.segments(name)
+        ]
+        after = Gap(Span(self.ended, EVER.end), self.cameras[name].id, GapReason.RECORDER_DOWN)
+        films = [fault.film(), *fault.others()]
+        return account(films, self.sources[name].sent, stored, [*self.gaps(name), after])
+
+
+def _source(name, fault):
+    source = SyntheticCamera(name.replace(" ", "-").lower(), fault.film())
+    setting(**fault.at_first)(source)
+    return source
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_frame_that_was_sent_is_stored_or_in_a_gap(outcome, name):
+    found = outcome.account(name)
+    assert found.unaccounted == 0
+    assert found.stored > 0 or not FAULTS[name].pieces
+    assert found.stored + found.in_gaps == found.sent
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_gaps_have_the_reason_of_the_fault_and_no_other(outcome, name):
+    found, possible = {gap.reason for gap in outcome.gaps(name)}, FAULTS[name].reasons
+    assert found <= possible
+    assert found - {START} or possible == {START}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_footage_is_in_as_many_pieces_as_the_fault_breaks_it_into(outcome, name):
+    segments = outcome.segments(name)
+    breaks = sum(
+        later.span.start - earlier.span.end > timedelta(milliseconds=100)
+        for earlier, later in pairwise(segments)
+    )
+    assert (breaks + 1 if segments else 0) == FAULTS[name].pieces
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_footage_and_gaps_together_leave_no_hole(outcome, name):
+    spans = sorted(one.span for one in [*outcome.segments(name), *outcome.gaps(name)])
+    end = spans[0].end
+    for span in spans[1:]:
+        assert span.start - end < timedelta(milliseconds=100), name
+        end = max(end, span.end)
+
+
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if "loss" not in name])
+def test_nothing_is_stored_that_was_not_sent(outcome, name):
+    assert outcome.account(name).strange == 0

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
-from threading import Event
+from threading import Event, Thread
 from uuid import uuid4
 
 import av
@@ -106,6 +106,27 @@ def test_a_camera_that_sends_no_keyframe_is_told_of():
 
 
 offsets = st.timedeltas(-timedelta(days=400), timedelta(days=400))
+
+
+@pytest.mark.parametrize(
+    ("came", "kept"),
+    [([0, 3, 1, 2], 4), ([0, 3, 1], 1), ([0, 3], 2), ([0, 3, 1, 2, 6], 4), ([0, 1, 2, 9], 4)],
+)
+def test_a_stream_that_ends_among_b_frames_ends_where_no_frame_is_missing(came, kept):
+    """Without B-frames a hole is a frame that was lost, and what comes after it is kept."""
+    cutter = Cutter(TIME_BASE)
+    for number in came:
+        cutter.add(packet(number, keyframe=number == 0))
+    group = cutter.flush()
+    assert [one.pts // TICKS for one in group.packets] == came[:kept]
+    assert group.duration >= max(came[:kept]) * TICKS
+
+
+def test_a_stream_known_to_have_b_frames_may_end_before_the_first_of_a_group():
+    cutter = Cutter(TIME_BASE)
+    for number in (0, *(start + step for start in range(0, 24, 3) for step in (3, 1, 2)), 25, 28):
+        cutter.add(packet(number, keyframe=number in {0, 25}))
+    assert [one.pts // TICKS for one in cutter.flush().packets] == [25]
 
 
 @given(st.permutations(range(12)), st.integers(1, 9000))
@@ -378,6 +399,34 @@ def test_a_camera_that_never_answered_has_a_gap_from_when_it_was_to_be_recorded(
     assert [gap.span for gap in desk.gaps()] == [
         Span(START + at * MINUTE, START + (at + 1) * MINUTE) for at in range(3)
     ]
+
+
+def test_a_camera_that_hangs_does_not_keep_its_footage_from_being_spooled(desk):
+    """Nor does it write any more when it comes back."""
+    hangs, goes_on = Event(), Event()
+
+    class Hanging(Film):
+        def open(self, camera, credentials):
+            def packets():
+                yield from frames(GOP + 5)
+                hangs.set()
+                goes_on.wait()
+                yield from frames(GOP, GOP + 5)
+
+            return _Part(self, packets())
+
+    session = desk.session(Hanging())
+    stop = Event()
+    thread = Thread(target=session.run, args=[stop])
+    thread.start()
+    hangs.wait()
+    stop.set()
+    session.finish()
+    (segment,) = desk.spool.pending()
+    assert segment.span == Span(START, START + (GOP + 5) * SECOND / FRAME_RATE)
+    goes_on.set()
+    thread.join()
+    assert desk.spool.pending() == [segment]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
+from itertools import pairwise
 
 from videostore.domain.errors import CameraStreamInvalid
 from videostore.domain.segment import MICROSECOND, capture_time
@@ -49,6 +50,7 @@ class Cutter:
         self._shown: set[int] = set()
         self._last = 0  # the latest moment shown so far
         self._damaged: int | None = None
+        self._frame: int | None = None  # how long a frame lasts, once frames came out of order
 
     def add(self, packet: Packet) -> Group | None:
         """Take a packet; return the group that it completes. Raises CameraStreamInvalid if time jumps."""
@@ -61,6 +63,7 @@ class Cutter:
         if packet.lost and self._damaged is None:
             self._damaged = self._packets[-1].pts - start
         if packet.keyframe and packet.pts - start >= self._ticks(SHORTEST_GROUP):
+            self._look_at_order()
             group = Group(self._packets, packet.pts - start, self._damaged)
             self._begin(packet)
             return group
@@ -78,10 +81,29 @@ class Cutter:
         """Return what is left when the stream ends; its last frame counts as long as the one before."""
         if not self._packets:
             return None
-        *_, before, last = [self._last - self._ticks(_TYPICAL_FRAME), *sorted(self._shown)]
-        duration = last - self._packets[0].pts + max(1, last - before)
-        group, self._packets = Group(self._packets, duration, self._damaged), []
-        return group
+        self._look_at_order()
+        packets = self._without_frames_ahead()
+        shown = sorted(packet.pts for packet in packets)
+        before, last = shown[-2] if len(shown) > 1 else shown[-1] - self._ticks(_TYPICAL_FRAME), shown[-1]
+        duration = last - packets[0].pts + max(1, last - before)
+        self._packets = []
+        return Group(packets, duration, self._damaged)
+
+    def _look_at_order(self) -> None:
+        shown = [packet.pts for packet in self._packets]
+        if shown != sorted(shown):
+            self._frame = min(after - before for before, after in pairwise(sorted(shown)))
+
+    def _without_frames_ahead(self) -> Sequence[Packet]:
+        """Leave out frames that came before others, shown earlier, that did not come any more (B-frames)."""
+        if self._frame is None:
+            return self._packets
+        shown = [packet.pts for packet in self._packets]
+        for count in range(len(shown), max(0, len(shown) - _REORDER_FRAMES), -1):
+            last = sorted(shown[:count])[-_REORDER_FRAMES:]
+            if all(after - before < 2 * self._frame for before, after in pairwise(last)):
+                return self._packets[:count]
+        return self._packets
 
     def _begin(self, keyframe: Packet) -> None:
         self._packets, self._shown = [keyframe], {keyframe.pts}
@@ -98,6 +120,7 @@ class Cutter:
         return int(duration / timedelta(seconds=1) / self._time_base)
 
 
+_REORDER_FRAMES = 16  # ITU-T H.264, A.3.1: max_num_reorder_frames
 _TYPICAL_FRAME = timedelta(seconds=1) / 25
 
 

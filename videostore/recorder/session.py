@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from threading import Event
+from threading import Event, Lock
 
 from videostore import telemetry
 from videostore.domain import cmaf
@@ -57,22 +57,43 @@ class CameraSession:
         self._end = progress.end  # every second until then is footage or a gap
         self._sequence = progress.next_sequence
         self._why = GapReason.RECORDER_DOWN
+        self._lock = Lock()  # of everything that changes; held while a packet is worked on
+        self._live: tuple[Cutter, _Assembly] | None = None
+        self._finished = Event()
         self._log = log.bind(camera_id=str(camera.id))
 
     def run(self, stop: Event) -> None:
         """Record until ``stop`` is set; what was received by then is spooled."""
         failures = 0
-        self._end = self._end or self._recording.now()
-        self._account(GapReason.RECORDER_DOWN)
+        with self._lock:
+            self._end = self._end or self._recording.now()
+            self._account(GapReason.RECORDER_DOWN)
         while not stop.is_set():
             sequence = self._sequence
-            self._why = self._record_once(stop)
+            why = self._record_once(stop)
             telemetry.CAMERA_UP.labels(camera_id=str(self._camera.id)).set(0)
-            self._account(self._why)
+            with self._lock:
+                if self._finished.is_set():
+                    return
+                self._why = why
+                self._account(why)
             if not stop.is_set():
                 failures = 0 if self._sequence > sequence else failures + 1
                 stop.wait(_pause(failures))
-        self._account(self._why)
+        self.finish()
+
+    def finish(self) -> None:
+        """Spool what was received, from any thread and however the camera hangs; then record no more."""
+        with self._lock:
+            if self._finished.is_set():
+                return
+            self._finished.set()
+            why = self._why if self._live is None else GapReason.RECORDER_DOWN
+            try:
+                self._flush()
+            except VideostoreError as error:
+                self._log.error("camera.lost", error=str(error), hint=error.hint)
+            self._account(why)
 
     def _record_once(self, stop: Event) -> GapReason:
         """Record one connection; return why it ended."""
@@ -111,18 +132,30 @@ class CameraSession:
         return True
 
     def _record(self, stream: CameraStream, stop: Event) -> None:
-        assembly = _Assembly(self, stream.info)
-        cutter = Cutter(stream.info.time_base)
+        with self._lock:
+            if self._finished.is_set():
+                return
+            cutter, assembly = self._live = Cutter(stream.info.time_base), _Assembly(self, stream.info)
         telemetry.CAMERA_UP.labels(camera_id=str(self._camera.id)).set(1)
         try:
             for packet in stream.packets():
-                self._count(packet)
-                group = cutter.add(packet)
-                if group is not None:
-                    assembly.add(group)
+                with self._lock:
+                    if self._finished.is_set():
+                        return
+                    self._count(packet)
+                    group = cutter.add(packet)
+                    if group is not None:
+                        assembly.add(group)
                 if stop.is_set():
-                    break
+                    return
         finally:
+            with self._lock:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Make a segment of what is in memory."""
+        if self._live is not None:
+            (cutter, assembly), self._live = self._live, None
             rest = cutter.flush()
             if rest is not None:
                 assembly.add(rest)

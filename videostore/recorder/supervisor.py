@@ -21,8 +21,8 @@ _PATIENCE_SECONDS = 15.0
 @dataclass(frozen=True, slots=True)
 class _Running:
     camera: Camera
+    session: CameraSession
     stop: Event
-    thread: Thread
 
 
 class Recorder:
@@ -74,7 +74,7 @@ class Recorder:
         session = CameraSession(camera, self._recording, credentials=lambda: self._credentials(camera))
         stop = Event()
         thread = Thread(target=session.run, args=[stop], name=f"camera {camera.name}", daemon=True)
-        self._running[camera.id] = _Running(camera, stop, thread)
+        self._running[camera.id] = _Running(camera, session, stop)
         thread.start()
         log.info("camera.started", camera_id=str(camera.id), name=camera.name)
 
@@ -82,6 +82,6 @@ class Recorder:
         for one in running:
             one.stop.set()
         for one in running:
-            one.thread.join(_PATIENCE_SECONDS)
+            one.session.finish()
             del self._running[one.camera.id]
             log.info("camera.stopped", camera_id=str(one.camera.id))

@@ -7,6 +7,7 @@ stored, and has to be in a gap.
 from __future__ import annotations
 
 import io
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,15 +19,16 @@ from videostore.domain.segment import Gap, Span
 from videostore.synthetic.rtp import taken_apart
 from videostore.synthetic.stream import FRAME_RATE, Stream
 
-_TOLERANCE_SECONDS = 0.1
-"""A camera's clock and ours may disagree by this about where a gap begins."""
+_TOLERANCE_SECONDS = 0.06
+"""One frame, and what segments are moved by to follow the clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     """Frames of one camera. ``sent`` is the sum of ``stored``, ``in_gaps`` and ``unaccounted``.
 
-    ``strange`` counts stored frames that the camera never sent as they are, or not then.
+    ``strange`` counts stored frames that the camera never sent as they are, or not then; ``lost`` are the
+    Unix times of the frames unaccounted for.
     """
 
     sent: int
@@ -34,6 +36,7 @@ class Account:
     in_gaps: int
     unaccounted: int
     strange: int
+    lost: Sequence[float] = ()
 
 
 def account(
@@ -53,27 +56,36 @@ def account(
         length = max(length, len(one.frames) / FRAME_RATE)
         known |= {_core(frame[-1], one.codec): n for frame, n in zip(one.frames, one.numbers, strict=True)}
     waiting: dict[int, list[float]] = defaultdict(list)
-    for number, captured in sent:
+    once = sorted(set(sent))  # two connections may get the same frame
+    for number, captured in once:
         waiting[number].append(captured)
     matched = strange = 0
+    skews: list[tuple[float, float]] = []
     for span, movie in stored:
         for seconds, core in _frames(movie):
             shown = span.start.timestamp() + seconds
             candidates = waiting.get(known.get(core, -1), [])
-            nearest = min(candidates, key=lambda captured, shown=shown: abs(captured - shown), default=None)
-            if nearest is None or abs(nearest - shown) > length / 2:
+            place = _nearest(candidates, shown)
+            if place is None or abs(candidates[place] - shown) > length / 2:
                 strange += 1
             else:
-                candidates.remove(nearest)
+                captured = candidates.pop(place)
                 matched += 1
+                skews.append((captured, shown - captured))
     left = sorted(captured for candidates in waiting.values() for captured in candidates)
-    in_gaps = _count_within(left, gaps)
-    return Account(len(sent), matched, in_gaps, len(left) - in_gaps, strange)
+    lost = _outside(left, gaps, sorted(skews))
+    return Account(len(once), matched, len(left) - len(lost), len(lost), strange, lost)
+
+
+def _nearest(moments: Sequence[float], moment: float) -> int | None:
+    at = bisect(moments, moment)
+    near = [index for index in (at - 1, at) if 0 <= index < len(moments)]
+    return min(near, key=lambda index: abs(moments[index] - moment), default=None)
 
 
 def _frames(movie: bytes) -> Iterable[tuple[float, bytes]]:
     """Yield when each frame is shown, in seconds from the start, and its recognisable part."""
-    with av.open(io.BytesIO(movie)) as container:
+    with av.open(io.BytesIO(movie), "r") as container:
         video = container.streams.video[0]
         for packet in container.demux(video):
             if packet.size and packet.pts is not None and video.time_base is not None:
@@ -98,7 +110,17 @@ def _last(sample: bytes) -> bytes:
         at = end
 
 
-def _count_within(moments: Sequence[float], gaps: Iterable[Gap]) -> int:
+def _outside(
+    moments: Sequence[float], gaps: Iterable[Gap], skews: Sequence[tuple[float, float]]
+) -> list[float]:
+    """Return the moments in no gap. ``skews`` says how late the frames captured then were placed: a camera
+    without a usable clock is placed by receipt, and its gaps with it."""
     slack = timedelta(seconds=_TOLERANCE_SECONDS)
     spans = [((gap.span.start - slack).timestamp(), (gap.span.end + slack).timestamp()) for gap in gaps]
-    return sum(any(start <= moment < end for start, end in spans) for moment in moments)
+    lost = []
+    for moment in moments:
+        at = bisect(skews, (moment, 0.0))
+        places = [moment, *(moment + skew for _, skew in skews[max(0, at - 1) : at + 1])]
+        if not any(start <= place < end for start, end in spans for place in places):
+            lost.append(moment)
+    return lost

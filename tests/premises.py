@@ -23,6 +23,12 @@ SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=count) for count in (1, 60, 3600,
 LOBBY = uuid4()
 
 
+def ledger_in(root):
+    """Return a ledger of its own, in ``root``."""
+    key = SigningKey.create(root / "ledger.key")
+    return FileLedger(root / "ledger", key=key, clock=SettableClock(START))
+
+
 class Premises:
     """``keep`` 30 days and 24 hours, hour keys, a quarter of an hour of lead."""
 

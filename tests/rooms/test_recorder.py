@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.catalogue import MemoryCatalogue
 from tests.fakes.segment_store import MemorySegmentStore
+from tests.premises import ledger_in
 from videostore.domain.camera import Camera
 from videostore.domain.errors import (
     CameraStreamInvalid,
@@ -497,7 +498,7 @@ def test_groups_that_a_crash_left_become_segments(spool, tmp_path):
     after = Spool(tmp_path / "spool")
     assert after.recover() == 3
     assert [one.sequence for one in after.pending()] == [0, 1, 2]
-    assert after.progress(CAMERA.id) == Progress(3, START + 3 * SECOND)
+    assert (after.progress(CAMERA.id).next_sequence, after.progress(CAMERA.id).end) == (3, START + 3 * SECOND)
     assert after.recover() == 0
 
 
@@ -584,7 +585,7 @@ def test_what_was_given_up_is_a_gap_in_the_catalogue_and_leaves_nothing_behind(t
     for number in range(3):
         spool.commit(*sealed_segment(number), groups=[])
     store, catalogue = MemorySegmentStore(), MemoryCatalogue()
-    Uploader(spool, store, catalogue, now=lambda: START).upload_all()
+    Uploader(spool, store, catalogue, ledger_in(tmp_path), now=lambda: START).upload_all()
     assert len(store.bodies) == 1
     assert catalogue.held_gaps == {Gap(Span(START, START + 2 * SECOND), CAMERA.id, GapReason.SPOOL_OVERRUN)}
     assert not list((tmp_path / "spool" / "lost").rglob("*.age"))
@@ -608,13 +609,14 @@ def test_room_that_uploads_and_retention_made_is_used_again(tmp_path):
 class Depot:
     """A spool with three segments, and where they go."""
 
-    def __init__(self, spool):
+    def __init__(self, spool, ledger):
         self.spool = spool
         self.store, self.catalogue = MemorySegmentStore(), MemoryCatalogue()
         self.segments = [sealed_segment(number) for number in range(3)]
         for one in self.segments:
             spool.commit(*one, groups=[])
-        self.uploader = Uploader(spool, self.store, self.catalogue, now=lambda: START)
+        self.ledger = ledger_in(ledger)
+        self.uploader = Uploader(spool, self.store, self.catalogue, self.ledger, now=lambda: START)
 
     def complete(self):
         facts = {segment.object_key for segment, _ in self.segments}
@@ -622,8 +624,8 @@ class Depot:
 
 
 @pytest.fixture
-def depot(spool):
-    return Depot(spool)
+def depot(spool, tmp_path):
+    return Depot(spool, tmp_path)
 
 
 def test_segments_go_to_the_store_then_the_catalogue_then_leave_the_spool(depot):
@@ -667,28 +669,28 @@ def test_a_power_cut_at_any_step_of_an_upload_is_finished_by_the_next_start(tmp_
             setattr(owner, name, step(getattr(owner, name)))
 
     for after in range(9):
-        depot = Depot(Spool(tmp_path / str(after)))
+        depot = Depot(Spool(tmp_path / str(after) / "spool"), tmp_path / str(after))
         cutting(after, depot)
         with pytest.raises(Cut):
             depot.uploader.upload_all()
-        again = Spool(tmp_path / str(after))
+        again = Spool(tmp_path / str(after) / "spool")
         again.recover()
         depot.spool = again
         for port in (depot.store, depot.catalogue):
             vars(port).pop("put", None)
             vars(port).pop("add", None)
-        Uploader(again, depot.store, depot.catalogue, now=lambda: START).upload_all()
+        Uploader(again, depot.store, depot.catalogue, depot.ledger, now=lambda: START).upload_all()
         assert depot.complete(), after
 
 
-def test_after_an_outage_the_newest_footage_goes_first_and_all_of_it_arrives(spool):
+def test_after_an_outage_the_newest_footage_goes_first_and_all_of_it_arrives(spool, tmp_path):
     for number in range(450):
         spool.commit(*sealed_segment(number), groups=[])
     store, catalogue = MemorySegmentStore(), MemoryCatalogue()
     order = []
     add = catalogue.add
     catalogue.add = lambda segment: (order.append(segment.sequence), add(segment))
-    uploader = Uploader(spool, store, catalogue, now=lambda: START)
+    uploader = Uploader(spool, store, catalogue, ledger_in(tmp_path), now=lambda: START)
     while uploader.upload_all():
         pass
     assert order[:3] == [449, 448, 447]

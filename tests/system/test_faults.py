@@ -166,7 +166,7 @@ class Run:
         logins = {self.cameras[name]: fault.login for name, fault in FAULTS.items()}
         recorder = Recorder(
             recording,
-            Uploader(premises.spool, premises.store, premises.catalogue, now=now),
+            Uploader(premises.spool, premises.store, premises.catalogue, premises.ledger, now=now),
             cameras=lambda: list(self.cameras.values()),
             credentials=logins.get,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from tests.cameras import serving
 from tests.servers import until
-from tests.system.commands import facts, make_site, running, said
+from tests.system.commands import facts, make_site, running, said, videostore
 from videostore import app as composition
 from videostore.config.site import Site
 from videostore.domain.retention import Kind
@@ -155,3 +156,17 @@ def test_status_and_search_say_what_the_recorder_did(site):
         assert status["running"]["recorder"].startswith("http://127.0.0.1:")
         assert {row["camera"] for row in status["cameras"] if row["footage_until"]} == {"lobby", "gate"}
     assert facts("status", site=site)["running"] == {"recorder": "", "retention": "", "gate": ""}
+
+
+def test_a_segment_taken_from_the_store_is_missed(site):
+    eye = Eye(site)
+    with running(site, "recorder") as recorder:
+        until(lambda: all(eye.stored().values()), seconds=60, why=recorder.log.read_text)
+        assert {row["verdict"] for row in facts("verify", "segments", site=site)} == {"whole"}
+    found = facts("verify", "segments", site=site)
+    assert {row["verdict"] for row in found} == {"whole"}
+    next((site / "store").rglob("*.age")).unlink()
+    done = videostore("verify", "segments", "--json", site=site)
+    assert done.returncode == 70
+    assert "segments are missing" in done.stderr
+    assert [row["verdict"] for row in json.loads(done.stdout)].count("broken") == 1

@@ -19,6 +19,7 @@ from videostore.app.commands import (
     staff_rows,
     status,
     verify_certificate,
+    verify_segments,
 )
 from videostore.app.parts import Parts, host_time, staff, sweep, verify_ledger
 from videostore.app.roles import run
@@ -42,4 +43,5 @@ __all__ = [
     "sweep",
     "verify_certificate",
     "verify_ledger",
+    "verify_segments",
 ]

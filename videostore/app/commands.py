@@ -9,18 +9,19 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from videostore.app.parts import Parts, host_time, ledger_key, staff, sweep
+from videostore.app.parts import Parts, host_time, ledger_key, recorder_key, staff, sweep
 from videostore.app.roles import ROLES
-from videostore.check import certificate, invariants
+from videostore.check import certificate, invariants, segments
 from videostore.config.credentials import resolve_credentials
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site, create_site
 from videostore.domain.access import right_to_see
-from videostore.domain.camera import Camera
+from videostore.domain.camera import Camera, CameraId
 from videostore.domain.coverage import State, Stretch, damaged, explain
 from videostore.domain.errors import (
     ClockInDoubt,
     KeyUnavailable,
+    SignatureInvalid,
     SiteError,
     VideostoreError,
 )
@@ -33,6 +34,7 @@ from videostore.retention.plan import plan as plan_hours
 from videostore.signing import SigningKey
 from videostore.store.directory import DirectoryStore
 
+RECORDER_PUBLIC_KEY = "recorder.public.key"
 OPERATOR = "operator"
 """Actor of what is done at the command line of the site itself."""
 
@@ -46,6 +48,8 @@ def create(directory: Path, *, name: str, overrides: Mapping[str, str] | None = 
         key = SigningKey.create(ledger_key(building))
         (building / "ledger").mkdir()
         (building / "ledger" / "public.key").write_text(f"{key.public}\n")
+        recorder = SigningKey.create(recorder_key(building))
+        (building / "ledger" / RECORDER_PUBLIC_KEY).write_text(f"{recorder.public}\n")
         if isinstance(site.settings.store, DirectoryStoreSettings):
             DirectoryStore.create(site.path(site.settings.store.path))
         with Parts(site) as parts:
@@ -118,6 +122,31 @@ def plan(parts: Parts, moment: datetime) -> list[dict[str, Any]]:
 def verify_certificate(parts: Parts, certificate_id: str) -> dict[str, Json]:
     """Check one certificate against ledger, keyring and store."""
     return certificate.verify_certificate(parts.subject(), certificate_id)
+
+
+def verify_segments(parts: Parts, cameras: Sequence[CameraId], *, content: bool) -> list[segments.Finding]:
+    """Compare what the recorder signed with the store; all cameras if none is named."""
+    known = {camera.id for camera in parts.site.cameras.all()}
+    destroyed = {key.key_id for key in parts.published(Kind.VIDEO).keys() if key.destroyed_at is not None}
+    try:
+        public = (parts.site.root / "ledger" / RECORDER_PUBLIC_KEY).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SignatureInvalid(
+            f"there is no public key of the recorder: {error.strerror}",
+            hint=f"Restore ledger/{RECORDER_PUBLIC_KEY} from a backup.",
+        ) from error
+    return list(
+        segments.verify(
+            parts.ledger.records(),
+            parts.store,
+            public=public,
+            cameras=cameras or known | segments.cameras_in(parts.store),
+            open_runs=[*(run for _, run in parts.spool.runs()), *parts.spool.open_runs()],
+            pending=parts.spool.pending(),
+            destroyed=destroyed,
+            content=content,
+        )
+    )
 
 
 def rebuild_catalogue(parts: Parts) -> dict[str, int]:

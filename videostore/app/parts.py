@@ -14,6 +14,7 @@ from videostore.config.credentials import resolve_credentials
 from videostore.config.follow import Followed
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import Site
+from videostore.domain import chain
 from videostore.domain.errors import (
     SignatureInvalid,
 )
@@ -112,7 +113,15 @@ class Parts:
     @cached_property
     def spool(self) -> Spool:
         settings = self.site.settings.recorder
-        return Spool(self.site.path(settings.spool), limit_bytes=settings.spool_limit)
+        return Spool(
+            self.site.path(settings.spool),
+            limit_bytes=settings.spool_limit,
+            sign=lambda run: self._recorder_key.sign(run, context=chain.CONTEXT),
+        )
+
+    @cached_property
+    def _recorder_key(self) -> SigningKey:
+        return SigningKey.load(recorder_key(self.site.root))
 
     @cached_property
     def holdings(self) -> Mapping[Kind, Sequence[Holding]]:
@@ -178,6 +187,10 @@ def _store(site: Site) -> SegmentStore:
 
 def ledger_key(root: Path) -> Path:
     return root / "secrets" / "ledger.key"
+
+
+def recorder_key(root: Path) -> Path:
+    return root / "secrets" / "recorder.key"
 
 
 def _ledger(site: Site, clock: Clock) -> FileLedger:

@@ -77,7 +77,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
     )
     recorder = Recorder(
         recording,
-        Uploader(parts.spool, parts.store, parts.catalogue, now=parts.clock.now),
+        Uploader(parts.spool, parts.store, parts.catalogue, parts.ledger, now=parts.clock.now),
         cameras=Followed(site.root / "cameras.yaml", site.cameras.all),
         credentials=lambda camera: resolve_credentials(camera.credentials, root=site.root),
     )

@@ -23,6 +23,7 @@ from videostore.cli import (
     retention,
     site,
     staff,
+    verify,
 )
 from videostore.cli.output import errors, print_error
 from videostore.domain.errors import VideostoreError
@@ -63,6 +64,7 @@ for name, group in (
     ("staff", staff.app),
     ("incident", incident.app),
     ("ledger", ledger.app),
+    ("verify", verify.app),
     ("presence", presence.app),
     ("catalogue", catalogue.app),
 ):

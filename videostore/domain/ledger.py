@@ -58,6 +58,8 @@ class Event(StrEnum):
     KEY_DESTROYED = "key.destroyed"
     CERTIFICATE = "retention.certificate"
     LOSS = "retention.loss"
+    SEGMENTS_CHAINED = "recorder.segments-chained"
+    SEGMENT_GIVEN_UP = "recorder.segment-given-up"
     CLOCK_IN_DOUBT = "clock.in-doubt"
     CLOCK_CONFIRMED = "clock.confirmed"
     TAIL_REPAIRED = "ledger.tail-repaired"

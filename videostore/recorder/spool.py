@@ -6,7 +6,8 @@
     ready/CAMERA/NAME    a whole segment
     lost/CAMERA/NAME     a segment given up for want of room, empty: its name is a gap
     gaps/NAME.json       a gap that the catalogue does not know yet
-    cameras/CAMERA.json  how far the camera's record reaches
+    runs/NAME.json       a signed run of the chain (domain.chain) that the ledger does not have yet
+    cameras/CAMERA.json  how far the camera's record and its chain reach
 
 NAME is the last part of the object key, so a file says everything about itself. A group is a playable
 segment: whatever a crash leaves in ``open`` is promoted to ``ready`` at the next start. Only sealed
@@ -18,32 +19,38 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
+from typing import TypeAlias
 from uuid import UUID
 
 from videostore import telemetry
 from videostore.domain.camera import CameraId
+from videostore.domain.chain import Item, Run, extended
 from videostore.domain.errors import DiskFull
+from videostore.domain.ledger import Json
 from videostore.domain.segment import Gap, GapReason, KeyId, Segment, Sha256Hex, Span, day_prefix
 from videostore.durable import TEMPORARY, disk_errors, make_directory, remove_file, sync_directory, write_file
 
 log = telemetry.logger("recorder")
 
+Sign: TypeAlias = Callable[[Mapping[str, Json]], str]
 _PLACES = ("open", "ready", "lost")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the record of a camera reaches: the next sequence number, and until when every second is
-    footage or a gap."""
+    """How far the record of a camera reaches: the next sequence number, until when every second is footage or
+    a gap, the run of the chain that goes on, and its last item."""
 
     next_sequence: int = 0
     end: datetime | None = None
+    run: Run | None = None
+    chained: Item | None = None
 
 
 class Spool:
@@ -51,10 +58,12 @@ class Spool:
 
     name = "spool"
 
-    def __init__(self, root: Path, *, limit_bytes: int | None = None) -> None:
-        """Beyond ``limit_bytes``, or on a full disk, the oldest whole segments are given up for new ones."""
+    def __init__(self, root: Path, *, limit_bytes: int | None = None, sign: Sign = lambda _: "") -> None:
+        """Beyond ``limit_bytes``, or on a full disk, the oldest whole segments are given up for new ones.
+        ``sign`` returns the recorder's signature under a run; who records nothing needs none."""
         self._root = root
         self._limit = limit_bytes
+        self._sign = sign
         self._size: int | None = None  # as this process knows it; None until it was counted
         self._lock = RLock()
 
@@ -70,7 +79,7 @@ class Spool:
             self._write("ready", segment, sealed)
             for group in groups:
                 self._remove(self._path("open", group), group.size_bytes)
-            self._reaches(segment.camera_id, segment.span.end, sequence=segment.sequence)
+            self._reaches(segment.camera_id, segment.span.end, segment)
 
     def recover(self) -> int:
         """Promote the groups that a crash left behind. Returns how many. Call before recording begins."""
@@ -88,15 +97,24 @@ class Spool:
                     path.replace(target)
                     sync_directory(target.parent)
                     sync_directory(path.parent)
-                self._reaches(group.camera_id, group.span.end, sequence=group.sequence)
                 promoted += 1
+            for _, segment in self._files("ready"):
+                chained = self.progress(segment.camera_id).chained
+                if chained is None or Item.of(segment) > chained:
+                    self._reaches(segment.camera_id, segment.span.end, segment)
         return promoted
 
     def progress(self, camera_id: CameraId) -> Progress:
         """Return how far the record of a camera reaches; a damaged note counts as none."""
         try:
             fields = json.loads(self._progress_path(camera_id).read_bytes())
-            return Progress(int(fields["next_sequence"]), datetime.fromisoformat(fields["end"]))
+            run, chained = fields.get("run"), fields.get("chained")
+            return Progress(
+                int(fields["next_sequence"]),
+                datetime.fromisoformat(fields["end"]),
+                Run.from_json(run) if run else None,
+                Item(chained[0], datetime.fromisoformat(chained[1]), chained[2]) if chained else None,
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return Progress()
 
@@ -142,6 +160,24 @@ class Spool:
                 fields = json.loads(path.read_bytes())
                 span = Span(*(datetime.fromisoformat(fields[name]) for name in ("start", "end")))
                 yield path, Gap(span, UUID(fields["camera_id"]), GapReason(fields["reason"]))
+
+    def given_up(self) -> list[tuple[Path, Segment]]:
+        """Return the segments that were lost for want of room, and the files that say so: gaps too."""
+        return self._files("lost")
+
+    def runs(self) -> Iterator[tuple[Path, Mapping[str, Json]]]:
+        """Yield the runs that the ledger does not have, signed, and the files they are in."""
+        for path in sorted((self._root / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime):
+            with suppress(OSError, ValueError):
+                yield path, json.loads(path.read_bytes())
+
+    def open_runs(self) -> Iterator[Mapping[str, Json]]:
+        """Yield the signed run of each camera that still goes on."""
+        for path in sorted((self._root / "cameras").glob("*.json")):
+            with suppress(OSError, ValueError, KeyError):
+                fields = json.loads(path.read_bytes())
+                if fields["run"] is not None:
+                    yield {**fields["run"], "signature": fields["signature"]}
 
     def held(self, camera_id: CameraId) -> list[Segment]:
         """Return what of a camera is here: whole segments, and groups of the one being recorded."""
@@ -237,13 +273,27 @@ class Spool:
             for _, segment in self._files("ready")
         )
 
-    def _reaches(self, camera_id: CameraId, end: datetime, *, sequence: int = -1) -> None:
+    def _reaches(self, camera_id: CameraId, end: datetime, segment: Segment | None = None) -> None:
+        """Note how far the record of a camera reaches; chain ``segment``, and keep the run that it ends."""
         known = self.progress(camera_id)
+        sequence, run, chained = known.next_sequence, known.run, known.chained
+        if segment is not None:
+            sequence = max(sequence, segment.sequence + 1)
+            run, chained = extended(known.run, segment), Item.of(segment)
+            if known.run is not None and known.run.key_id != run.key_id:
+                self._close(known.run)
         fields = {
-            "next_sequence": max(known.next_sequence, sequence + 1),
+            "next_sequence": sequence,
             "end": (end if known.end is None else max(known.end, end)).isoformat(),
+            "run": run and run.to_json(),
+            "signature": self._sign(run.to_json()) if run else "",
+            "chained": chained and [chained.sequence, chained.start.isoformat(), chained.digest],
         }
         write_file(self._progress_path(camera_id), json.dumps(fields).encode())
+
+    def _close(self, run: Run) -> None:
+        data = json.dumps({**run.to_json(), "signature": self._sign(run.to_json())}).encode()
+        write_file(self._root / "runs" / f"{run.after[:32]}.json", data)
 
     def _progress_path(self, camera_id: CameraId) -> Path:
         return self._root / "cameras" / f"{camera_id}.json"

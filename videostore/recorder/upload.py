@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from threading import Event
+from pathlib import Path
+from threading import Event as Stop
 
 from videostore import telemetry
+from videostore.domain.chain import Item
 from videostore.domain.errors import VideostoreError
+from videostore.domain.ledger import Event, Json
 from videostore.domain.segment import Segment
 from videostore.durable import remove_file
-from videostore.ports import Catalogue, SegmentStore
+from videostore.ports import Catalogue, Ledger, SegmentStore
 from videostore.recorder.spool import Spool
 
 log = telemetry.logger("recorder")
 
 _BEHIND = 200
 """More segments than this waiting means that the store was down: the newest are wanted first."""
+_ACTOR = "recorder"
 _IDLE_SECONDS = 0.2
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds
 
@@ -25,14 +29,21 @@ class Uploader:
     """Empties a spool for as long as it is told to. A store that is down costs time, never footage."""
 
     def __init__(
-        self, spool: Spool, store: SegmentStore, catalogue: Catalogue, *, now: Callable[[], datetime]
+        self,
+        spool: Spool,
+        store: SegmentStore,
+        catalogue: Catalogue,
+        ledger: Ledger,
+        *,
+        now: Callable[[], datetime],
     ) -> None:
         self._spool = spool
         self._store = store
         self._catalogue = catalogue
+        self._ledger = ledger
         self._now = now
 
-    def run(self, stop: Event) -> None:
+    def run(self, stop: Stop) -> None:
         """Upload until ``stop`` is set."""
         pause = _FIRST_PAUSE
         while not stop.is_set():
@@ -48,12 +59,14 @@ class Uploader:
                 log.error("upload.failed", error=f"{type(error).__name__}: {error}")
                 stop.wait(_LONGEST_PAUSE)
 
-    def upload_all(self, stop: Event | None = None) -> int:
+    def upload_all(self, stop: Stop | None = None) -> int:
         """Upload what waits now. Returns how many segments; raises at the first that cannot be."""
         moved = 0
+        given_up = dict(self._spool.given_up())
         for path, gap in list(self._spool.gaps()):
             self._catalogue.add_gap(gap)
-            remove_file(path)
+            if path not in given_up:
+                remove_file(path)
         pending = self._spool.pending()
         self._measure(pending)
         if len(pending) > _BEHIND:
@@ -64,7 +77,25 @@ class Uploader:
             moved += self._upload(segment)
         if moved:
             self._measure(self._spool.pending())
+        self._write_down(given_up)
         return moved
+
+    def _write_down(self, given_up: Mapping[Path, Segment]) -> None:
+        """Put into the ledger what the chain is to be verified by; twice is no harm."""
+        for path, segment in given_up.items():
+            item = Item.of(segment)
+            body: dict[str, Json] = {
+                "camera_id": str(segment.camera_id),
+                "key_id": str(segment.key_id),
+                "sequence": item.sequence,
+                "start": item.start.isoformat(),
+                "digest": item.digest,
+            }
+            self._ledger.append(Event.SEGMENT_GIVEN_UP, actor=_ACTOR, body=body)
+            remove_file(path)
+        for path, run in list(self._spool.runs()):
+            self._ledger.append(Event.SEGMENTS_CHAINED, actor=_ACTOR, body=run)
+            remove_file(path)
 
     def _upload(self, segment: Segment) -> bool:
         sealed = self._spool.read(segment)

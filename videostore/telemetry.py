@@ -102,6 +102,9 @@ LOST_SEGMENTS = _counter(
 KEYS_LIVE = _gauge("keys_live", "Hour keys that exist.", "kind")
 KEYS_DESTROYED = _counter("keys_destroyed_total", "Hour keys destroyed.", "kind")
 KEYS_AHEAD_SECONDS = _gauge("keys_ahead_seconds", "How far ahead hour keys are published.", "kind")
+HOST_CLOCK_SYNCHRONISED = _gauge(
+    "host_clock_synchronised", "1 if a time service disciplines the clock of the recorder's host, else 0."
+)
 CLOCK_IN_DOUBT = _gauge("clock_in_doubt", "1 while the clock is not believed and destruction is stopped.")
 
 GATE_DECISIONS = _counter("gate_decisions_total", "Decisions of the gate, by reason code.", "reason")

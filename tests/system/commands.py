@@ -44,12 +44,14 @@ def facts(*args, **how):
 class Running:
     """A role of a site as a process."""
 
-    def __init__(self, site: Path, role: str) -> None:
+    def __init__(self, site: Path, role: str, env=None) -> None:
         self.site, self.role = site, role
         self.log = site / f"{role}.log"
         command = [*PROGRAM, "run", role, "--site", str(site)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}
+            )
 
     def wait_until_it_runs(self, *roles: str) -> None:
         names = roles or (self.role,)
@@ -68,9 +70,9 @@ class Running:
 
 
 @contextmanager
-def running(site: Path, role: str) -> Iterator[Running]:
+def running(site: Path, role: str, env=None) -> Iterator[Running]:
     """Run a role, and end it whatever happens."""
-    one = Running(site, role)
+    one = Running(site, role, env)
     try:
         one.wait_until_it_runs(*(("recorder", "retention", "gate") if role == "all" else ()))
         yield one

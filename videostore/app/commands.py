@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from videostore.app.host import clock_synchronised
 from videostore.app.parts import Parts, host_time, ledger_key, recorder_key, staff, sweep
 from videostore.app.roles import ROLES
 from videostore.check import certificate, invariants, segments
@@ -301,6 +302,16 @@ def _look_at_clock(parts: Parts) -> str:
     return reading.latest.isoformat(timespec="seconds")
 
 
+def _look_at_time_service(_: Parts) -> str:
+    synchronised = clock_synchronised()
+    if synchronised is False:
+        raise ClockInDoubt(
+            "no time service disciplines the clock of this host",
+            hint="Run chrony or another time service; in a virtual machine, on its host.",
+        )
+    return "synchronised" if synchronised else "the kernel does not say"
+
+
 def _look_at_disk(parts: Parts) -> str:
     free = shutil.disk_usage(parts.site.root).free
     if free < _LEAST_FREE:
@@ -324,6 +335,7 @@ def _look_at_approvers(parts: Parts) -> str:
 
 _LOOKS: Mapping[str, Callable[[Parts], str]] = {
     "clock": _look_at_clock,
+    "time service": _look_at_time_service,
     "disk": _look_at_disk,
     "store": lambda parts: f"answers, {len(parts.store.prefixes())} prefixes",
     "catalogue": lambda parts: f"{parts.catalogue.totals().segments} segments",

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from threading import Event as Stop
-from typing import TYPE_CHECKING
 
 from videostore import telemetry
+from videostore.app.host import clock_synchronised, notify, watchdog
+from videostore.app.parts import Parts, sweep
 from videostore.config.credentials import resolve_credentials
 from videostore.config.durations import split_address
 from videostore.config.follow import Followed
 from videostore.config.site import Site
-from videostore.domain.errors import (
-    SiteError,
-)
+from videostore.domain.errors import SiteError
 from videostore.domain.retention import Kind
 from videostore.retention.service import RetentionService
-
-if TYPE_CHECKING:
-    pass
-
-from videostore.app.parts import Parts, sweep
 
 log = telemetry.logger("app")
 
@@ -37,6 +32,11 @@ def run(site: Site, role: str, stop: Stop) -> None:
         return
     with site.duty(role), Parts(site) as parts:
         {"recorder": _run_recorder, "retention": _run_retention, "gate": _run_gate}[role](parts, stop)
+
+
+def _announce(site: Site, role: str, facts: Mapping[str, str]) -> None:
+    site.announce(role, facts)
+    notify("READY=1")
 
 
 @contextmanager
@@ -80,18 +80,43 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
         Uploader(parts.spool, parts.store, parts.catalogue, parts.ledger, now=parts.clock.now),
         cameras=Followed(site.root / "cameras.yaml", site.cameras.all),
         credentials=lambda camera: resolve_credentials(camera.credentials, root=site.root),
+        beat=_beat(),
     )
     telemetry.SPOOL_LIMIT.set(settings.spool_limit)
     with _metrics(site, "recorder") as metrics:
-        site.announce("recorder", {"metrics": metrics})
+        _announce(site, "recorder", {"metrics": metrics})
         recorder.run(stop)
+
+
+def _beat() -> Callable[[], None]:
+    """Return what the recorder does about once a second: say that it lives, look at the host's clock."""
+    alive, looked, said = watchdog(), float("-inf"), True
+
+    def beat() -> None:
+        nonlocal looked, said
+        alive()
+        if time.monotonic() - looked < _CLOCK_LOOK_SECONDS:
+            return
+        looked = time.monotonic()
+        synchronised = clock_synchronised()
+        if synchronised is None:
+            return
+        telemetry.HOST_CLOCK_SYNCHRONISED.set(synchronised)
+        if not synchronised and said:
+            log.warning("clock.not-synchronised", hint="Run chrony or another time service on this host.")
+        said = synchronised
+
+    return beat
+
+
+_CLOCK_LOOK_SECONDS = 60
 
 
 def _run_retention(parts: Parts, stop: Stop) -> None:
     interval = parts.site.settings.retention.sweep
     service = RetentionService(lambda: sweep(parts), clock=parts.clock, interval=interval)
     with _metrics(parts.site, "retention") as metrics:
-        parts.site.announce("retention", {"metrics": metrics})
+        _announce(parts.site, "retention", {"metrics": metrics})
         service.run(stop)
 
 
@@ -122,7 +147,7 @@ def _run_gate(parts: Parts, stop: Stop) -> None:
             port=port,
             certificate=site.path(settings.tls_certificate) if settings.tls_certificate else None,
             key=site.path(settings.tls_key) if settings.tls_key else None,
-            started=lambda url: site.announce("gate", {"metrics": metrics, "gate": url}),
+            started=lambda url: _announce(site, "gate", {"metrics": metrics, "gate": url}),
             stop=stop,
         )
 

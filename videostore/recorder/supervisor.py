@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event, Thread
 
 from videostore import telemetry
@@ -26,7 +26,8 @@ class _Running:
 
 
 class Recorder:
-    """Records all enabled cameras. ``credentials`` resolves those of a camera, at each connection."""
+    """Records all enabled cameras. ``credentials`` resolves those of a camera, at each connection; ``beat``
+    is called about once a second for as long as all is well."""
 
     def __init__(
         self,
@@ -35,11 +36,13 @@ class Recorder:
         *,
         cameras: Callable[[], Iterable[Camera]],
         credentials: Callable[[Camera], tuple[str, str] | None],
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._recording = recording
         self._uploader = uploader
         self._cameras = cameras
         self._credentials = credentials
+        self._beat = beat
         self._running: dict[CameraId, _Running] = {}
 
     def run(self, stop: Event) -> None:
@@ -53,6 +56,8 @@ class Recorder:
         try:
             while not stop.is_set():
                 self._follow()
+                if uploads.is_alive():
+                    self._beat()
                 stop.wait(_FOLLOW_SECONDS)
         finally:
             self._stop(list(self._running.values()))
@@ -65,7 +70,7 @@ class Recorder:
 
     def _follow(self) -> None:
         wanted = {camera.id: camera for camera in self._cameras() if camera.enabled and not camera.removed}
-        self._stop([one for one in self._running.values() if wanted.get(one.camera.id) != one.camera])
+        self._stop([one for one in self._running.values() if _differs(one.camera, wanted.get(one.camera.id))])
         for camera in wanted.values():
             if camera.id not in self._running:
                 self._start(camera)
@@ -85,3 +90,8 @@ class Recorder:
             one.session.finish()
             del self._running[one.camera.id]
             log.info("camera.stopped", camera_id=str(one.camera.id))
+
+
+def _differs(running: Camera, wanted: Camera | None) -> bool:
+    """Say whether a camera has to be connected anew. Its name is nothing to it."""
+    return wanted is None or replace(wanted, name=running.name) != running

@@ -1,0 +1,54 @@
+"""The host this runs on: what its kernel says about the time, and what its service manager wants to hear."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+_STA_UNSYNC = 0x40
+_STATUS_OFFSET = 40  # bytes into struct timex of <sys/timex.h> on 64 bit: five fields stand before it
+_TIMEX_BYTES = 512
+
+
+def clock_synchronised() -> bool | None:
+    """Return whether NTP or PTP disciplines the kernel's clock, None if it does not say (adjtimex(2))."""
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)
+    try:
+        adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex
+    except (OSError, AttributeError):
+        return None
+    if adjtimex(timex) < 0:
+        return None
+    return not int.from_bytes(timex.raw[_STATUS_OFFSET : _STATUS_OFFSET + 4], "little") & _STA_UNSYNC
+
+
+def notify(*lines: str) -> None:
+    """Tell the service manager, if there is one: ``READY=1``, ``STOPPING=1``, … (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.sendto("\n".join(lines).encode(), address)
+
+
+def watchdog() -> Callable[[], None]:
+    """Return what a loop calls each time round; the service manager restarts a process that stops doing so.
+
+    WATCHDOG_USEC says how long it waits; it is told twice as often at most.
+    """
+    patience = int(os.environ.get("WATCHDOG_USEC") or 0) / 1e6
+    told = 0.0
+
+    def alive() -> None:
+        nonlocal told
+        if patience and time.monotonic() - told > patience / 4:
+            told = time.monotonic()
+            notify("WATCHDOG=1")
+
+    return alive

@@ -66,7 +66,7 @@ class CameraSession:
         """Record until ``stop`` is set; what was received by then is spooled."""
         failures = 0
         with self._lock:
-            self._end = self._end or self._recording.now()
+            self._begin()
             self._account(GapReason.RECORDER_DOWN)
         while not stop.is_set():
             sequence = self._sequence
@@ -109,6 +109,15 @@ class CameraSession:
             self._log.error("camera.failed", error=f"{type(error).__name__}: {error}")
             return GapReason.STREAM_ERROR
         return GapReason.RECORDER_DOWN
+
+    def _begin(self) -> None:
+        """Note since when a new camera is to be recorded: no footage for a while yet is a gap too."""
+        if self._end is None:
+            self._end = self._recording.now()
+            try:
+                self._recording.spool.begin(self._camera.id, self._end)
+            except DiskError as error:
+                self._log.error("gap.not-kept", error=str(error), hint=error.hint)
 
     def _account(self, reason: GapReason) -> None:
         """Put the time since the last footage on record: an outage is known while it goes on."""

@@ -118,6 +118,11 @@ class Spool:
         except (OSError, ValueError, KeyError, TypeError):
             return Progress()
 
+    def begin(self, camera_id: CameraId, moment: datetime) -> None:
+        """Note that the record of a camera begins at ``moment``."""
+        with self._lock:
+            self._reaches(camera_id, moment)
+
     def add_gap(self, gap: Gap) -> None:
         """Keep a gap until the catalogue has it. The record of the camera then reaches to its end."""
         body = {

@@ -62,6 +62,9 @@ GAP_SECONDS = _counter(
 )
 SEGMENTS_SEALED = _counter("segments_sealed_total", "Segments sealed into the spool.", "camera_id")
 
+FOLDER_FILES = _counter("folder_files_total", "Files of a drop folder dealt with.", "folder", "outcome")
+FOLDER_WAITING = _gauge("folder_waiting_files", "Files of a drop folder that wait.", "folder")
+
 SPOOL_BYTES = _gauge("spool_bytes", "Sealed bytes in the spool.")
 SPOOL_LIMIT = _gauge("spool_limit_bytes", "What the spool may hold.")
 SPOOL_GIVEN_UP = _counter("spool_given_up_total", "Segments given up because the spool or its disk was full.")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -102,8 +102,9 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
         inner = _models(field.annotation)
         if inner:
+            named = f"{name}.NAME" if get_origin(field.annotation) is dict else name
             for one in inner:
-                yield from _keys(one, f"{prefix}{name}.")
+                yield from _keys(one, f"{prefix}{named}.")
         else:
             yield f"`{prefix}{name}`", _default(field), field.description or ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cameras import serving
+from tests.rooms.test_folder import film
 from tests.servers import until
 from tests.system.commands import facts, make_site, running, said, videostore
 from videostore import app as composition
@@ -170,3 +172,21 @@ def test_a_segment_taken_from_the_store_is_missed(site):
     assert done.returncode == 70
     assert "segments are missing" in done.stderr
     assert [row["verdict"] for row in json.loads(done.stdout)].count("broken") == 1
+
+
+def test_files_that_an_nvr_leaves_become_footage_of_their_camera(tmp_path):
+    root = make_site(tmp_path / "site")
+    with (root / "videostore.yaml").open("a") as settings:
+        settings.write("folders: {nvr: {path: nvr, settle: 1s}}\n")
+    said("camera", "add", "yard", "folder://nvr/yard", site=root)
+    assert "no drop folder" in videostore("camera", "add", "x", "folder://other/yard", site=root).stderr
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=5)
+    left = film(root / "nvr" / "yard" / f"{start:%Y-%m-%d}" / f"{start:%H-%M-%S}.mkv", codec="hevc")
+    os.utime(left, (start.timestamp() + 10, start.timestamp() + 10))
+    assert facts("camera", "check", "yard", site=root)["files_waiting"] == 1
+    with running(root, "recorder") as recorder:
+        until(lambda: not left.exists(), seconds=30, why=recorder.log.read_text)
+    line = facts("coverage", "--from", "10m", site=root)["yard"]
+    assert line["seconds"]["footage"] == pytest.approx(5)
+    assert "unexplained" not in line["seconds"]
+    assert {row["verdict"] for row in facts("verify", "segments", site=root)} == {"whole"}

@@ -17,9 +17,10 @@ from videostore.config.credentials import resolve_credentials
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site, create_site
 from videostore.domain.access import right_to_see
-from videostore.domain.camera import Camera, CameraId
+from videostore.domain.camera import Camera, CameraId, is_dropped
 from videostore.domain.coverage import State, Stretch, damaged, explain
 from videostore.domain.errors import (
+    CameraUnreachable,
     ClockInDoubt,
     KeyUnavailable,
     SignatureInvalid,
@@ -72,6 +73,8 @@ def check_camera(site: Site, camera: Camera) -> dict[str, Any]:
     """Connect to a camera and return what it sends. Raises the CameraError that applies."""
     from videostore.recorder.sources import RtspSource
 
+    if is_dropped(camera):
+        return _check_folder(site, camera)
     settings = site.settings.recorder
     credentials = resolve_credentials(camera.credentials, root=site.root)
     began = time.monotonic()
@@ -94,6 +97,27 @@ def check_camera(site: Site, camera: Camera) -> dict[str, Any]:
         "size": f"{stream.info.width_px}x{stream.info.height_px}",
         "frames_seen": frames,
         "clock_behind_seconds": offset,
+    }
+
+
+def _check_folder(site: Site, camera: Camera) -> dict[str, Any]:
+    """Say what waits for a camera whose footage comes as files."""
+    name, _, part = camera.url.removeprefix("folder://").partition("/")
+    with Parts(site) as parts:
+        folder = next((one for one in parts.folders if one.name == name), None)
+    if folder is None:
+        raise CameraUnreachable(
+            f"there is no drop folder {name!r}",
+            hint=f"Add it to videostore.yaml: folders: {{{name}: {{path: …}}}}",
+        )
+    waiting = [path for path in folder.files() if folder.waits(path)]
+    claims = [claim for claim in map(folder.claim, waiting) if claim and claim[0] == part]
+    return {
+        "camera": camera.name,
+        "url": camera.url,
+        "folder": str(folder.path),
+        "files_waiting": len(claims),
+        "files_of_no_camera": len(waiting) - sum(folder.claim(path) is not None for path in waiting),
     }
 
 
@@ -221,7 +245,9 @@ def coverage(parts: Parts, camera: Camera, span: Span) -> list[Stretch]:
     if span.end > now:
         facts.append(Stretch(Span(now, span.end), State.FUTURE))
     reaches = parts.spool.progress(camera.id).end
-    if reaches is not None and reaches < now:
+    if reaches is not None and reaches < now and is_dropped(camera):
+        facts.append(Stretch(Span(reaches, now), State.GAP, GapReason.CAMERA_UNREACHABLE.value))
+    elif reaches is not None and reaches < now:
         if "recorder" not in parts.site.running():
             facts.append(Stretch(Span(reaches, now), State.GAP, GapReason.RECORDER_DOWN.value))
         elif now - reaches < parts.site.settings.recorder.segment + _OPEN:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from videostore.check import invariants
 from videostore.config.credentials import resolve_credentials
@@ -15,9 +16,7 @@ from videostore.config.follow import Followed
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import Site
 from videostore.domain import chain
-from videostore.domain.errors import (
-    SignatureInvalid,
-)
+from videostore.domain.errors import ConfigInvalid, SignatureInvalid
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.gate.staff import FileStaffDirectory
 from videostore.keyring.files import FileKeyring, PublishedKeys
@@ -25,6 +24,7 @@ from videostore.ledger import verify as ledger_verify
 from videostore.ledger.files import FileLedger
 from videostore.ports import Clock, Holding, SegmentStore
 from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
+from videostore.recorder.dropped import Folder, FolderHolding, Pattern
 from videostore.recorder.spool import Spool
 from videostore.retention.clock import GuardedClock
 from videostore.retention.sweep import Keys, Sweep
@@ -124,8 +124,27 @@ class Parts:
         return SigningKey.load(recorder_key(self.site.root))
 
     @cached_property
+    def folders(self) -> Sequence[Folder]:
+        found = []
+        for name, settings in self.site.settings.folders.items():
+            try:
+                pattern = Pattern(settings.pattern, ZoneInfo(settings.timezone))
+            except ValueError as error:
+                raise ConfigInvalid(
+                    f"folders.{name}.pattern: {error}",
+                    hint="docs/reference/configuration.md explains patterns.",
+                ) from error
+            path = self.site.path(settings.path)
+            found.append(Folder(name, path, pattern, settings.settle, settings.look))
+        return found
+
+    def _key_period(self) -> timedelta:
+        return self.policies()[Kind.VIDEO].key_period
+
+    @cached_property
     def holdings(self) -> Mapping[Kind, Sequence[Holding]]:
-        return {Kind.VIDEO: [self.spool], Kind.ENTRY_EXIT: [PresenceHolding(self.store)]}
+        folders = [FolderHolding(one, key_period=self._key_period) for one in self.folders]
+        return {Kind.VIDEO: [self.spool, *folders], Kind.ENTRY_EXIT: [PresenceHolding(self.store)]}
 
     @cached_property
     def staff(self) -> FileStaffDirectory:

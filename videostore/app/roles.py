@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from threading import Event as Stop
+from typing import TYPE_CHECKING
 
 from videostore import telemetry
 from videostore.app.host import clock_synchronised, notify, watchdog
@@ -16,9 +17,16 @@ from videostore.config.credentials import resolve_credentials
 from videostore.config.durations import split_address
 from videostore.config.follow import Followed
 from videostore.config.site import Site
+from videostore.domain.camera import Camera
 from videostore.domain.errors import SiteError
 from videostore.domain.retention import Kind
+from videostore.domain.segment import Span
+from videostore.recorder.dropped import Folder
 from videostore.retention.service import RetentionService
+
+if TYPE_CHECKING:
+    from videostore.recorder.folder import DropFolder
+    from videostore.recorder.session import Recording
 
 log = telemetry.logger("app")
 
@@ -81,11 +89,28 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
         cameras=Followed(site.root / "cameras.yaml", site.cameras.all),
         credentials=lambda camera: resolve_credentials(camera.credentials, root=site.root),
         beat=_beat(),
+        folders=[_drop_folder(parts, folder, recording) for folder in parts.folders],
     )
     telemetry.SPOOL_LIMIT.set(settings.spool_limit)
     with _metrics(site, "recorder") as metrics:
         _announce(site, "recorder", {"metrics": metrics})
         recorder.run(stop)
+
+
+def _drop_folder(parts: Parts, folder: Folder, recording: Recording) -> DropFolder:
+    from videostore.recorder.folder import DropFolder
+
+    def there(camera: Camera, span: Span) -> list[Span]:
+        held = [*parts.catalogue.segments([camera.id], span), *parts.spool.held(camera.id)]
+        return [segment.span for segment in held]
+
+    return DropFolder(
+        folder,
+        recording,
+        cameras=Followed(parts.site.root / "cameras.yaml", parts.site.cameras.all),
+        there=there,
+        keep=lambda: parts.policies()[Kind.VIDEO].keep,
+    )
 
 
 def _beat() -> Callable[[], None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
@@ -46,6 +47,29 @@ class RecorderSettings(_Strict):
     def _bounds(self) -> RecorderSettings:
         if not timedelta(seconds=2) <= self.segment <= timedelta(seconds=120):
             raise ValueError("segment must be from 2s to 120s")
+        return self
+
+
+class FolderSettings(_Strict):
+    """A folder in which an NVR leaves files; its cameras have the URL folder://NAME/CAMERA."""
+
+    path: str = Field(description="The folder; relative to the site.")
+    pattern: str = Field(
+        "{camera}/%Y-%m-%d/%H-%M-%S",
+        description="How files are named, without suffix: {camera}, strptime tokens, * for any text.",
+    )
+    timezone: str = Field("UTC", description="Zone of the times in the names, such as Europe/Zurich.")
+    settle: Duration = Field(timedelta(seconds=10), description="A file unchanged for so long is complete.")
+    look: Duration = Field(timedelta(minutes=1), description="How often the whole folder is looked at.")
+
+    @model_validator(mode="after")
+    def _known(self) -> FolderSettings:
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"there is no time zone {self.timezone!r}") from error
+        if self.pattern.count("{camera}") != 1:
+            raise ValueError("a pattern names {camera} once")
         return self
 
 
@@ -152,6 +176,9 @@ class SiteSettings(_Strict):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}$",
     )
     recorder: RecorderSettings = RecorderSettings()
+    folders: dict[str, FolderSettings] = Field(
+        default_factory=dict, description="Drop folders by name: a-z, 0-9 and -."
+    )
     store: StoreSettings = DirectoryStoreSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
     keyring: KeyringSettings = KeyringSettings()

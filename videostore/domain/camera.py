@@ -79,12 +79,20 @@ class Camera:
             )
 
 
+def is_dropped(camera: Camera) -> bool:
+    """Say whether the footage of a camera comes as files in a drop folder."""
+    return camera.url.startswith("folder:")
+
+
 def check_stream_url(url: str) -> None:
-    """Raise unless ``url`` is an RTSP URL without user or password."""
+    """Raise unless ``url`` is an RTSP URL without user or password, or ``folder://NAME/CAMERA``."""
     parts = urlsplit(url)
+    if parts.scheme == "folder" and parts.netloc and parts.path.count("/") == 1 and parts.path != "/":
+        return
     if parts.scheme not in {"rtsp", "rtsps"} or not parts.hostname or not _has_port(parts):
         raise CameraNotRtsp(
-            f"{redact(url)!r} is not an RTSP URL", hint="A camera URL looks like rtsp://10.0.0.7:554/stream1."
+            f"{redact(url)!r} is not an RTSP URL",
+            hint="A camera URL looks like rtsp://10.0.0.7:554/stream1; in a drop folder folder://NVR/CAMERA.",
         )
     if parts.username is not None or parts.password is not None:
         raise CredentialsInvalid(

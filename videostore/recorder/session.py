@@ -197,6 +197,9 @@ class CameraSession:
         """Note that footage of ``span`` is damaged: it is kept, and said so."""
         self._keep_gap(span, GapReason.PACKET_LOSS)
 
+    def keep_group(self, group: Segment, sealed: bytes) -> None:
+        self._recording.spool.keep_group(group, sealed)
+
     def commit(self, segment: Segment, sealed: bytes, groups: list[Segment]) -> None:
         self._recording.spool.commit(segment, sealed, groups=groups)
         self._sequence += 1
@@ -236,7 +239,7 @@ class _Assembly:
             self._measure_offset(group.packets[0])
         span = Span(self._at(self._ticks), self._at(self._ticks + group.duration))
         facts, sealed = self._session.sealed(span, movie)
-        self._session.recording.spool.keep_group(facts, sealed)
+        self._session.keep_group(facts, sealed)
         if group.damaged is not None:
             self._session.lost_packets(Span(self._at(self._ticks + max(0, group.damaged)), span.end))
         self._movies.append(cmaf.parse(movie))

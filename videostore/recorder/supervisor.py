@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event, Thread
 
 from videostore import telemetry
-from videostore.domain.camera import Camera, CameraId
+from videostore.domain.camera import Camera, CameraId, is_dropped
 from videostore.domain.errors import VideostoreError
+from videostore.recorder.folder import DropFolder
 from videostore.recorder.session import CameraSession, Recording
 from videostore.recorder.upload import Uploader
 
@@ -37,12 +38,14 @@ class Recorder:
         cameras: Callable[[], Iterable[Camera]],
         credentials: Callable[[Camera], tuple[str, str] | None],
         beat: Callable[[], None] = lambda: None,
+        folders: Sequence[DropFolder] = (),
     ) -> None:
         self._recording = recording
         self._uploader = uploader
         self._cameras = cameras
         self._credentials = credentials
         self._beat = beat
+        self._folders = folders
         self._running: dict[CameraId, _Running] = {}
 
     def run(self, stop: Event) -> None:
@@ -53,6 +56,9 @@ class Recorder:
         end_upload = Event()
         uploads = Thread(target=self._uploader.run, args=[end_upload], name="upload")
         uploads.start()
+        folders = [Thread(target=one.run, args=[stop], name="folder") for one in self._folders]
+        for one in folders:
+            one.start()
         try:
             while not stop.is_set():
                 self._follow()
@@ -61,6 +67,8 @@ class Recorder:
                 stop.wait(_FOLLOW_SECONDS)
         finally:
             self._stop(list(self._running.values()))
+            for one in folders:
+                one.join(_PATIENCE_SECONDS)
             end_upload.set()
             uploads.join(_PATIENCE_SECONDS)
             try:
@@ -69,7 +77,7 @@ class Recorder:
                 log.warning("upload.left", error=str(error), hint="The next start goes on from the spool.")
 
     def _follow(self) -> None:
-        wanted = {camera.id: camera for camera in self._cameras() if camera.enabled and not camera.removed}
+        wanted = {camera.id: camera for camera in self._cameras() if _is_stream(camera)}
         self._stop([one for one in self._running.values() if _differs(one.camera, wanted.get(one.camera.id))])
         for camera in wanted.values():
             if camera.id not in self._running:
@@ -90,6 +98,10 @@ class Recorder:
             one.session.finish()
             del self._running[one.camera.id]
             log.info("camera.stopped", camera_id=str(one.camera.id))
+
+
+def _is_stream(camera: Camera) -> bool:
+    return camera.enabled and not camera.removed and not is_dropped(camera)
 
 
 def _differs(running: Camera, wanted: Camera | None) -> bool:

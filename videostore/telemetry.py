@@ -54,6 +54,9 @@ CAMERA_BYTES = _counter("camera_received_bytes_total", "Bytes of encoded video r
 CAMERA_LOST_PACKETS = _counter(
     "camera_lost_packets_total", "RTP packets that the camera sent and that did not arrive.", "camera_id"
 )
+CAMERA_PICTURE_FAULT = _gauge(
+    "camera_picture_fault", "1 while the picture of the camera has this fault, else 0.", "camera_id", "fault"
+)
 GAP_SECONDS = _counter(
     "gap_seconds_total",
     "Seconds without footage, or damaged (packet-loss), by reason.",

@@ -26,6 +26,7 @@ from videostore.retention.service import RetentionService
 
 if TYPE_CHECKING:
     from videostore.recorder.folder import DropFolder
+    from videostore.recorder.health import PictureHealth
     from videostore.recorder.session import Recording
 
 log = telemetry.logger("app")
@@ -74,6 +75,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
 
     site, settings = parts.site, parts.site.settings.recorder
     policy = parts.policy(Kind.VIDEO)
+    pictures = PictureHealth(parts.ledger, interval=settings.look, now=parts.clock.now)
     recording = Recording(
         source=RtspSource(stall=settings.stall, now=parts.clock.now, root=site.root),
         spool=parts.spool,
@@ -82,6 +84,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
         segment=settings.segment,
         max_clock_offset=settings.max_clock_offset,
         now=parts.clock.now,
+        look=pictures.offer,
     )
     recorder = Recorder(
         recording,
@@ -89,6 +92,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
         cameras=Followed(site.root / "cameras.yaml", site.cameras.all),
         credentials=lambda camera: resolve_credentials(camera.credentials, root=site.root),
         beat=_beat(),
+        pictures=pictures,
         folders=[_drop_folder(parts, folder, recording) for folder in parts.folders],
     )
     telemetry.SPOOL_LIMIT.set(settings.spool_limit)

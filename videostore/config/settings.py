@@ -42,6 +42,10 @@ class RecorderSettings(_Strict):
     stall: Duration = Field(
         timedelta(seconds=10), description="Silence after which a camera counts as unreachable."
     )
+    look: Duration = Field(
+        timedelta(minutes=1),
+        description="How often a picture of each camera is checked: black, covered, frozen, blurred, moved.",
+    )
 
     @model_validator(mode="after")
     def _bounds(self) -> RecorderSettings:

@@ -36,6 +36,7 @@ class Event(StrEnum):
     CAMERA_ADDED = "camera.added"
     CAMERA_CHANGED = "camera.changed"
     CAMERA_REMOVED = "camera.removed"
+    CAMERA_PICTURE = "camera.picture"
     STAFF_ADDED = "staff.added"
     STAFF_APPROVED = "staff.approved"
     STAFF_ACKNOWLEDGED = "staff.acknowledged"

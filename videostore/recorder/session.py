@@ -11,7 +11,7 @@ from threading import Event, Lock
 
 from videostore import telemetry
 from videostore.domain import cmaf
-from videostore.domain.camera import Camera
+from videostore.domain.camera import Camera, CameraId
 from videostore.domain.errors import (
     CameraStreamInvalid,
     CameraUnreachable,
@@ -33,7 +33,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What all cameras of a recorder share. ``key_period`` follows the policy."""
+    """What all cameras of a recorder share. ``key_period`` follows the policy, ``look`` gets keyframes."""
 
     source: CameraSource
     spool: Spool
@@ -42,6 +42,7 @@ class Recording:
     segment: timedelta
     max_clock_offset: timedelta
     now: Callable[[], datetime]
+    look: Callable[[CameraId, StreamInfo, Packet], None] = lambda *_: None
 
 
 class CameraSession:
@@ -152,6 +153,8 @@ class CameraSession:
                     if self._finished.is_set():
                         return
                     self._count(packet)
+                    if packet.keyframe and not packet.lost:
+                        self._recording.look(self._camera.id, stream.info, packet)
                     group = cutter.add(packet)
                     if group is not None:
                         assembly.add(group)

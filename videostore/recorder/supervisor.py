@@ -10,6 +10,7 @@ from videostore import telemetry
 from videostore.domain.camera import Camera, CameraId, is_dropped
 from videostore.domain.errors import VideostoreError
 from videostore.recorder.folder import DropFolder
+from videostore.recorder.health import PictureHealth
 from videostore.recorder.session import CameraSession, Recording
 from videostore.recorder.upload import Uploader
 
@@ -39,13 +40,14 @@ class Recorder:
         credentials: Callable[[Camera], tuple[str, str] | None],
         beat: Callable[[], None] = lambda: None,
         folders: Sequence[DropFolder] = (),
+        pictures: PictureHealth | None = None,
     ) -> None:
         self._recording = recording
         self._uploader = uploader
         self._cameras = cameras
         self._credentials = credentials
         self._beat = beat
-        self._folders = folders
+        self._besides = [*(one.run for one in folders), *([pictures.run] if pictures else [])]
         self._running: dict[CameraId, _Running] = {}
 
     def run(self, stop: Event) -> None:
@@ -56,8 +58,8 @@ class Recorder:
         end_upload = Event()
         uploads = Thread(target=self._uploader.run, args=[end_upload], name="upload")
         uploads.start()
-        folders = [Thread(target=one.run, args=[stop], name="folder") for one in self._folders]
-        for one in folders:
+        besides = [Thread(target=run, args=[stop], name="besides", daemon=True) for run in self._besides]
+        for one in besides:
             one.start()
         try:
             while not stop.is_set():
@@ -67,7 +69,7 @@ class Recorder:
                 stop.wait(_FOLLOW_SECONDS)
         finally:
             self._stop(list(self._running.values()))
-            for one in folders:
+            for one in besides:
                 one.join(_PATIENCE_SECONDS)
             end_upload.set()
             uploads.join(_PATIENCE_SECONDS)

@@ -125,7 +125,7 @@ def test_a_keyframe_of_each_codec_is_decoded_by_itself(codec):
 
 def test_a_fault_is_in_the_metrics_and_in_the_ledger_and_pictures_are_nowhere(tmp_path):
     ledger, camera = ledger_in(tmp_path), uuid4()
-    health = PictureHealth(ledger, interval=MINUTE, now=lambda: NOW)
+    health = PictureHealth(ledger, interval=MINUTE * 2 / 3)
     for minute in range(5):
         health.offer(camera, *keyframe(25, NOW + minute * MINUTE))  # the same picture each time
         health.offer(camera, *keyframe(50, NOW + minute * MINUTE + MINUTE / 2))  # too early: not looked at
@@ -138,7 +138,7 @@ def test_a_fault_is_in_the_metrics_and_in_the_ledger_and_pictures_are_nowhere(tm
 
 
 def test_a_keyframe_that_cannot_be_decoded_is_passed_over(tmp_path):
-    health = PictureHealth(ledger_in(tmp_path), interval=MINUTE, now=lambda: NOW)
+    health = PictureHealth(ledger_in(tmp_path), interval=MINUTE)
     info, packet = keyframe(25, NOW)
     health.offer(uuid4(), info, Packet(b"nonsense", 0, True, NOW, None))
     health.look()

@@ -26,7 +26,6 @@ from videostore.retention.service import RetentionService
 
 if TYPE_CHECKING:
     from videostore.recorder.folder import DropFolder
-    from videostore.recorder.health import PictureHealth
     from videostore.recorder.session import Recording
 
 log = telemetry.logger("app")
@@ -68,6 +67,7 @@ def _metrics(site: Site, role: str) -> Iterator[str]:
 
 
 def _run_recorder(parts: Parts, stop: Stop) -> None:
+    from videostore.recorder.health import PictureHealth
     from videostore.recorder.session import Recording
     from videostore.recorder.sources import RtspSource
     from videostore.recorder.supervisor import Recorder
@@ -75,7 +75,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
 
     site, settings = parts.site, parts.site.settings.recorder
     policy = parts.policy(Kind.VIDEO)
-    pictures = PictureHealth(parts.ledger, interval=settings.look, now=parts.clock.now)
+    pictures = PictureHealth(parts.ledger, interval=settings.look)
     recording = Recording(
         source=RtspSource(stall=settings.stall, now=parts.clock.now, root=site.root),
         spool=parts.spool,

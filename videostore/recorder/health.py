@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
 from datetime import datetime, timedelta
 from threading import Event, Lock
 
@@ -28,22 +28,22 @@ _PAUSE_SECONDS = 0.5
 class PictureHealth:
     """Measures a keyframe of each camera every ``interval``, and says when a fault begins or ends."""
 
-    def __init__(self, ledger: Ledger, *, interval: timedelta, now: Callable[[], datetime]) -> None:
+    def __init__(self, ledger: Ledger, *, interval: timedelta) -> None:
         self._ledger = ledger
         self._interval = interval
-        self._now = now
         self._lock = Lock()
         self._offered: dict[CameraId, tuple[StreamInfo, Packet]] = {}
         self._next: dict[CameraId, datetime] = {}
         self._watches: dict[CameraId, Watch] = {}
 
     def offer(self, camera_id: CameraId, info: StreamInfo, keyframe: Packet) -> None:
-        """Take note of a keyframe, if it is time for one. Costs the recording nothing but that."""
+        """Take note of a keyframe, if it is time for one: not in step with other cameras, or with a picture
+        that repeats itself."""
         with self._lock:
             due = self._next.get(camera_id)
-            if due is None or keyframe.received_at >= due or due - keyframe.received_at > self._interval:
+            if due is None or keyframe.received_at >= due or due - keyframe.received_at > 2 * self._interval:
                 self._offered[camera_id] = info, keyframe
-                self._next[camera_id] = keyframe.received_at + self._interval
+                self._next[camera_id] = keyframe.received_at + self._interval * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
 
     def run(self, stop: Event) -> None:
         """Look at what is offered until ``stop`` is set."""

@@ -42,7 +42,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is measured of a picture. Grey levels 0 to 255; ``small`` and ``edges`` are of shape (180, 320)."""
+    """What is measured of a picture. Grey levels 0 to 255; ``small`` and ``edges`` have shape (180, 320)."""
 
     level: float
     peak: float

@@ -19,6 +19,7 @@ from videostore.config.site import Site
 from videostore.domain.retention import Kind
 from videostore.domain.segment import GapReason, Span
 from videostore.synthetic.film import breaks, frame_numbers
+from videostore.synthetic.onvif import OnvifDevice
 from videostore.synthetic.stream import FRAME_RATE, stream
 
 LOOP = len(stream().frames)
@@ -190,3 +191,26 @@ def test_files_that_an_nvr_leaves_become_footage_of_their_camera(tmp_path):
     assert line["seconds"]["footage"] == pytest.approx(5)
     assert "unexplained" not in line["seconds"]
     assert {row["verdict"] for row in facts("verify", "segments", site=root)} == {"whole"}
+
+
+def test_a_camera_is_asked_by_onvif_for_its_streams(tmp_path):
+    root = make_site(tmp_path / "site")
+    (root / "secrets" / "gate").write_text("officer:open sesame")
+    (root / "secrets" / "gate").chmod(0o600)
+    login = ("--credentials-file", "secrets/gate")
+    with serving("officer:open sesame@large", "officer:open sesame@small") as server:
+        large, small = server.url("large"), server.url("small")
+        offers = {"second": (small, "H264", 640, 360), "first": (large, "H264", 1920, 1080)}
+        with OnvifDevice(offers, user="officer", password="open sesame") as device:
+            found = facts("camera", "streams", device.address, *login, site=root)
+            assert [one["profile"] for one in found] == ["first", "second"]
+            ask = ("--onvif", device.address)
+            for name, wanted, url in (("a", "main", large), ("b", "sub", small), ("c", "second", small)):
+                said("camera", "add", name, *ask, "--stream", wanted, *login, site=root)
+                (row,) = [row for row in facts("camera", "list", site=root) if row["name"] == name]
+                assert row["url"] == url
+            assert videostore("camera", "add", "d", *ask, site=root).returncode == 23
+            unknown = videostore("camera", "add", "d", *ask, "--stream", "x", *login, site=root)
+            assert (unknown.returncode, "first, second" in unknown.stderr) == (25, True)
+    assert videostore("camera", "streams", device.address, *login, site=root).returncode == 22
+    assert videostore("camera", "add", "d", site=root).returncode == 2

@@ -7,9 +7,11 @@ and a command at a terminal answers at once.
 """
 
 from videostore.app.commands import (
+    camera_streams,
     check,
     check_camera,
     checkpoint,
+    choose_stream,
     coverage,
     create,
     diagnose,
@@ -26,9 +28,11 @@ from videostore.app.roles import run
 
 __all__ = [
     "Parts",
+    "camera_streams",
     "check",
     "check_camera",
     "checkpoint",
+    "choose_stream",
     "coverage",
     "create",
     "diagnose",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from videostore.app.host import clock_synchronised
 from videostore.app.parts import Parts, host_time, ledger_key, recorder_key, staff, sweep
@@ -20,8 +20,10 @@ from videostore.domain.access import right_to_see
 from videostore.domain.camera import Camera, CameraId, is_dropped
 from videostore.domain.coverage import State, Stretch, damaged, explain
 from videostore.domain.errors import (
+    CameraStreamInvalid,
     CameraUnreachable,
     ClockInDoubt,
+    ConfigInvalid,
     KeyUnavailable,
     SignatureInvalid,
     SiteError,
@@ -35,6 +37,9 @@ from videostore.retention.plan import Planned
 from videostore.retention.plan import plan as plan_hours
 from videostore.signing import SigningKey
 from videostore.store.directory import DirectoryStore
+
+if TYPE_CHECKING:
+    from videostore.recorder.onvif import Offer
 
 RECORDER_PUBLIC_KEY = "recorder.public.key"
 OPERATOR = "operator"
@@ -98,6 +103,28 @@ def check_camera(site: Site, camera: Camera) -> dict[str, Any]:
         "frames_seen": frames,
         "clock_behind_seconds": offset,
     }
+
+
+def camera_streams(site: Site, address: str, credentials: str) -> list[Offer]:
+    """Ask the camera at ``HOST[:PORT]`` for its streams, by ONVIF. Raises the CameraError that applies."""
+    try:
+        from videostore.recorder import onvif
+    except ImportError as error:
+        raise ConfigInvalid(
+            "ONVIF needs a library that is not installed", hint="pip install 'videostore[onvif]'"
+        ) from error
+    return onvif.streams(address, resolve_credentials(credentials, root=site.root))
+
+
+def choose_stream(offers: Sequence[Offer], wanted: str) -> Offer:
+    """Return the ``main`` stream, the ``sub`` stream or that of a profile; the largest stands first."""
+    known = {"main": offers[0], "sub": offers[-1], **{one.profile: one for one in offers}}
+    if wanted not in known:
+        raise CameraStreamInvalid(
+            f"the camera has no stream {wanted!r}",
+            hint=f"It has: {', '.join(one.profile for one in offers)}.",
+        )
+    return known[wanted]
 
 
 def _check_folder(site: Site, camera: Camera) -> dict[str, Any]:

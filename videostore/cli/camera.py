@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -42,9 +42,16 @@ Fingerprint = Annotated[
 def add(
     name: str,
     url: Annotated[
-        str, typer.Argument(help="rtsp:// or rtsps://HOST[:PORT]/PATH, without user or password.")
-    ],
+        str, typer.Argument(help="rtsp[s]://HOST[:PORT]/PATH without user or password, or folder://NVR/NAME.")
+    ] = "",
     *,
+    onvif: Annotated[
+        str,
+        typer.Option("--onvif", metavar="HOST[:PORT]", help="Ask the camera there for its URL, by ONVIF."),
+    ] = "",
+    stream: Annotated[
+        str, typer.Option(help="With --onvif: main (largest picture), sub (smallest) or a profile.")
+    ] = "main",
     credentials_file: CredentialsFile = None,
     credentials_env: CredentialsEnv = None,
     transport: TransportOption = Transport.TCP,
@@ -57,6 +64,10 @@ def add(
     """Add a camera under a new UUID; a running recorder starts it within seconds."""
     place = load_site(site)
     credentials = _reference(credentials_file, credentials_env)
+    if bool(url) == bool(onvif):
+        raise typer.BadParameter("give either a URL or --onvif HOST", param_hint="URL")
+    if onvif:
+        url = composition.choose_stream(composition.camera_streams(place, onvif, credentials), stream).url
     camera = Camera(uuid4(), name, url, credentials, transport, *_trust(ca_file, fingerprint))
     if check:
         composition.check_camera(place, camera)
@@ -66,6 +77,21 @@ def add(
         print_facts(_facts(camera), as_json=True)
     else:
         console.print(f"added {camera.name} ({camera.id})", markup=False)
+
+
+@app.command()
+def streams(
+    host: Annotated[str, typer.Argument(metavar="HOST[:PORT]", help="A camera that speaks ONVIF.")],
+    *,
+    credentials_file: CredentialsFile = None,
+    credentials_env: CredentialsEnv = None,
+    site: SiteDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a camera, by ONVIF, which streams it has; the largest picture first."""
+    credentials = _reference(credentials_file, credentials_env)
+    offers = composition.camera_streams(load_site(site), host, credentials)
+    print_rows([asdict(one) for one in offers], as_json=as_json, empty="")
 
 
 @app.command("list")

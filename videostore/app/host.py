@@ -26,6 +26,16 @@ def clock_synchronised() -> bool | None:
     return not int.from_bytes(timex.raw[_STATUS_OFFSET : _STATUS_OFFSET + 4], "little") & _STA_UNSYNC
 
 
+def return_free_memory() -> None:
+    """Give memory that is free back to the system (malloc_trim(3), where the C library is glibc).
+
+    Each connection to a camera leaves holes of aligned buffers that glibc neither fills nor returns: about
+    100 kB, which adds up over the reconnections of a year.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def notify(*lines: str) -> None:
     """Tell the service manager, if there is one: ``READY=1``, ``STOPPING=1``, … (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")

@@ -11,7 +11,7 @@ from threading import Event as Stop
 from typing import TYPE_CHECKING
 
 from videostore import telemetry
-from videostore.app.host import clock_synchronised, notify, watchdog
+from videostore.app.host import clock_synchronised, notify, return_free_memory, watchdog
 from videostore.app.parts import Parts, sweep
 from videostore.config.credentials import resolve_credentials
 from videostore.config.durations import split_address
@@ -118,15 +118,17 @@ def _drop_folder(parts: Parts, folder: Folder, recording: Recording) -> DropFold
 
 
 def _beat() -> Callable[[], None]:
-    """Return what the recorder does about once a second: say that it lives, look at the host's clock."""
+    """Return what the recorder does about once a second: say that it lives; now and then, look after its
+    host's clock and its own memory."""
     alive, looked, said = watchdog(), float("-inf"), True
 
     def beat() -> None:
         nonlocal looked, said
         alive()
-        if time.monotonic() - looked < _CLOCK_LOOK_SECONDS:
+        if time.monotonic() - looked < _HOUSEKEEPING_SECONDS:
             return
         looked = time.monotonic()
+        return_free_memory()
         synchronised = clock_synchronised()
         if synchronised is None:
             return
@@ -138,7 +140,7 @@ def _beat() -> Callable[[], None]:
     return beat
 
 
-_CLOCK_LOOK_SECONDS = 60
+_HOUSEKEEPING_SECONDS = 60
 
 
 def _run_retention(parts: Parts, stop: Stop) -> None:

@@ -67,8 +67,10 @@ class CameraSession:
         """Record until ``stop`` is set; what was received by then is spooled."""
         failures = 0
         with self._lock:
-            self._begin()
-            self._account(GapReason.RECORDER_DOWN)
+            if self._end is None:
+                self._begin()
+            else:
+                self._account(GapReason.RECORDER_DOWN)
         while not stop.is_set():
             sequence = self._sequence
             why = self._record_once(stop)
@@ -113,12 +115,11 @@ class CameraSession:
 
     def _begin(self) -> None:
         """Note since when a new camera is to be recorded: no footage for a while yet is a gap too."""
-        if self._end is None:
-            self._end = self._recording.now()
-            try:
-                self._recording.spool.begin(self._camera.id, self._end)
-            except DiskError as error:
-                self._log.error("gap.not-kept", error=str(error), hint=error.hint)
+        self._end = self._recording.now()
+        try:
+            self._recording.spool.begin(self._camera.id, self._end)
+        except DiskError as error:
+            self._log.error("gap.not-kept", error=str(error), hint=error.hint)
 
     def _account(self, reason: GapReason) -> None:
         """Put the time since the last footage on record: an outage is known while it goes on."""

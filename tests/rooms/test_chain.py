@@ -83,6 +83,16 @@ def test_the_order_of_a_listing_does_not_matter_and_that_of_the_recording_does()
     assert problem(run, [Item.of(one) for one in swapped])
 
 
+def test_a_run_tells_how_far_the_cameras_clock_lay_behind():
+    run = None
+    for number, behind in enumerate([None, 40, -7_200_000, 90]):
+        clock = None if behind is None else timedelta(milliseconds=behind)
+        run = extended(run, segment(number)[0], clock)
+    assert run.clock_ms == (-7_200_000, 90)
+    assert Run.from_json(run.to_json()) == run
+    assert extended(None, segment(0)[0]).clock_ms is None
+
+
 # --- with a spool, a store and a ledger ---
 
 

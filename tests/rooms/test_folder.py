@@ -275,10 +275,10 @@ def test_a_take_that_was_interrupted_is_done_again_without_doubles(nvr, monkeypa
     nvr.leave(THEN)
     commit, left = Spool.commit, iter([True, True])
 
-    def failing(spool, segment, sealed, *, groups):
+    def failing(spool, segment, sealed, **how):
         if next(left, None) is None:
             raise DiskFull("full")
-        commit(spool, segment, sealed, groups=groups)
+        commit(spool, segment, sealed, **how)
 
     monkeypatch.setattr(Spool, "commit", failing)
     assert nvr.take() == 0

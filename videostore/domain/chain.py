@@ -13,13 +13,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from videostore.domain.camera import CameraId
 from videostore.domain.ledger import Json
 from videostore.domain.segment import KeyId, ObjectKey, Segment, Sha256Hex, Span
 
+MILLISECOND = timedelta(milliseconds=1)
 BEGINNING = Sha256Hex("0" * 64)
 """The digest before the first segment of a camera."""
 CONTEXT = "segments"
@@ -44,6 +45,8 @@ class Run:
     """The segments of one camera under one hour key, folded from ``before`` to ``after``.
 
     ``span`` reaches from the earliest start to the latest end; ``first`` and ``last`` are sequence numbers.
+    ``clock_ms`` is evidence of time: how far, at least and at most, the camera's own clock lay behind the
+    host's at the beginnings of segments, in milliseconds; None if the camera told no time.
     """
 
     camera_id: CameraId
@@ -54,6 +57,7 @@ class Run:
     segments: int
     before: Sha256Hex
     after: Sha256Hex
+    clock_ms: tuple[int, int] | None = None
 
     def to_json(self) -> Mapping[str, Json]:
         return {
@@ -64,12 +68,13 @@ class Run:
             "segments": self.segments,
             "before": self.before,
             "after": self.after,
+            "clock_ms": list(self.clock_ms) if self.clock_ms else None,
         }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Json]) -> Run:
         """Raises ValueError, KeyError or TypeError if ``fields`` are not those of a run."""
-        span, sequences = fields["span"], fields["sequences"]
+        span, sequences, clock = fields["span"], fields["sequences"], fields["clock_ms"]
         if not isinstance(span, list) or not isinstance(sequences, list):
             raise TypeError("span and sequences are lists")
         first, last = (int(str(one)) for one in sequences)
@@ -82,6 +87,7 @@ class Run:
             segments=int(str(fields["segments"])),
             before=Sha256Hex(str(fields["before"])),
             after=Sha256Hex(str(fields["after"])),
+            clock_ms=(int(str(clock[0])), int(str(clock[1]))) if isinstance(clock, list) else None,
         )
 
 
@@ -97,24 +103,33 @@ def fold(before: Sha256Hex, items: Iterable[Item]) -> Sha256Hex:
     return Sha256Hex(digest.hex())
 
 
-def extended(run: Run | None, segment: Segment) -> Run:
+def extended(run: Run | None, segment: Segment, clock: timedelta | None = None) -> Run:
     """Return the run that ``segment`` belongs to and that goes on where ``run`` ends: the same one made
-    longer, or the next."""
+    longer, or the next. ``clock`` is how far the camera's clock lay behind at its beginning."""
+    measured = [] if clock is None else [clock // MILLISECOND]
     after = fold(run.after if run else BEGINNING, [Item.of(segment)])
     if run is None or run.key_id != segment.key_id:
-        before = run.after if run else BEGINNING
         return Run(
-            segment.camera_id,
-            segment.key_id,
-            segment.span,
-            segment.sequence,
-            segment.sequence,
-            1,
-            before,
-            after,
+            camera_id=segment.camera_id,
+            key_id=segment.key_id,
+            span=segment.span,
+            first=segment.sequence,
+            last=segment.sequence,
+            segments=1,
+            before=run.after if run else BEGINNING,
+            after=after,
+            clock_ms=(measured[0], measured[0]) if measured else None,
         )
     start, end = min(run.span.start, segment.span.start), max(run.span.end, segment.span.end)
-    return replace(run, span=Span(start, end), last=segment.sequence, segments=run.segments + 1, after=after)
+    measured += run.clock_ms or ()
+    return replace(
+        run,
+        span=Span(start, end),
+        last=segment.sequence,
+        segments=run.segments + 1,
+        after=after,
+        clock_ms=(min(measured), max(measured)) if measured else None,
+    )
 
 
 def belongs(segment: Segment, run: Run) -> bool:

@@ -209,8 +209,10 @@ class _Import(CameraSession):
     def keep_group(self, group: Segment, sealed: bytes) -> None:
         pass
 
-    def commit(self, segment: Segment, sealed: bytes, groups: list[Segment]) -> None:
-        del groups  # none was kept
+    def commit(
+        self, segment: Segment, sealed: bytes, groups: list[Segment], clock: timedelta | None = None
+    ) -> None:
+        del groups, clock  # none was kept; a file has no clock that could be compared
         if not any(span.contains(segment.span) for span in self._there):
             super().commit(segment, sealed, [])
             self._why = GapReason.CAMERA_UNREACHABLE

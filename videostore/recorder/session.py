@@ -204,8 +204,10 @@ class CameraSession:
     def keep_group(self, group: Segment, sealed: bytes) -> None:
         self._recording.spool.keep_group(group, sealed)
 
-    def commit(self, segment: Segment, sealed: bytes, groups: list[Segment]) -> None:
-        self._recording.spool.commit(segment, sealed, groups=groups)
+    def commit(
+        self, segment: Segment, sealed: bytes, groups: list[Segment], clock: timedelta | None = None
+    ) -> None:
+        self._recording.spool.commit(segment, sealed, groups=groups, clock=clock)
         self._sequence += 1
         self._end = max(self._end or segment.span.end, segment.span.end)
         self._why = GapReason.STREAM_ERROR  # of a hole before the next segment of this connection
@@ -233,6 +235,7 @@ class _Assembly:
         self._ticks = 0
         self._movies: list[cmaf.Movie] = []
         self._groups: list[Segment] = []
+        self._clock: timedelta | None = None
 
     def add(self, group: Group) -> None:
         self._follow_format(group.packets[0])
@@ -240,7 +243,7 @@ class _Assembly:
         if self._start is None:
             self._start = self._timeline.place(group.packets[0])
             self._session.begins(self._start)
-            self._measure_offset(group.packets[0])
+            self._clock = self._measure_offset(group.packets[0])
         span = Span(self._at(self._ticks), self._at(self._ticks + group.duration))
         facts, sealed = self._session.sealed(span, movie)
         self._session.keep_group(facts, sealed)
@@ -267,7 +270,7 @@ class _Assembly:
         span = Span(self._start, self._at(self._ticks))
         fragments = [fragment for movie in self._movies for fragment in movie.fragments]
         segment, sealed = self._session.sealed(span, cmaf.join(self._movies[0].init, fragments))
-        self._session.commit(segment, sealed, self._groups)
+        self._session.commit(segment, sealed, self._groups, self._clock)
         self._timeline.ended(span.end)
         self._start, self._ticks, self._movies, self._groups = None, 0, [], []
 
@@ -275,10 +278,14 @@ class _Assembly:
         assert self._start is not None
         return self._start + ticks_to_time(ticks, self._info.time_base)
 
-    def _measure_offset(self, packet: Packet) -> None:
-        if packet.claimed_at is not None:
-            offset = (packet.received_at - packet.claimed_at).total_seconds()
-            telemetry.CAMERA_CLOCK_OFFSET.labels(camera_id=str(self._session.camera.id)).set(offset)
+    def _measure_offset(self, packet: Packet) -> timedelta | None:
+        """Return how far the camera's clock lies behind the host's: evidence, believed or not."""
+        if packet.claimed_at is None:
+            return None
+        offset = packet.received_at - packet.claimed_at
+        name = str(self._session.camera.id)
+        telemetry.CAMERA_CLOCK_OFFSET.labels(camera_id=name).set(offset.total_seconds())
+        return offset
 
 
 def _reason(error: VideostoreError) -> GapReason:

@@ -22,7 +22,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import RLock
 from typing import TypeAlias
@@ -73,13 +73,23 @@ class Spool:
         """Keep one sealed group of the segment being recorded. Raises DiskFull."""
         self._write("open", segment, sealed)
 
-    def commit(self, segment: Segment, sealed: bytes, *, groups: Sequence[Segment]) -> None:
-        """Keep a whole segment, then drop the groups that it is made of. Raises DiskFull."""
+    def commit(
+        self,
+        segment: Segment,
+        sealed: bytes,
+        *,
+        groups: Sequence[Segment],
+        clock: timedelta | None = None,
+    ) -> None:
+        """Keep a whole segment, then drop the groups that it is made of. Raises DiskFull.
+
+        ``clock`` is how far the camera's clock lay behind the host's at its beginning, None if unknown.
+        """
         with self._lock:
             self._write("ready", segment, sealed)
             for group in groups:
                 self._remove(self._path("open", group), group.size_bytes)
-            self._reaches(segment.camera_id, segment.span.end, segment)
+            self._reaches(segment.camera_id, segment.span.end, segment, clock)
 
     def recover(self) -> int:
         """Promote the groups that a crash left behind. Returns how many. Call before recording begins."""
@@ -278,13 +288,19 @@ class Spool:
             for _, segment in self._files("ready")
         )
 
-    def _reaches(self, camera_id: CameraId, end: datetime, segment: Segment | None = None) -> None:
+    def _reaches(
+        self,
+        camera_id: CameraId,
+        end: datetime,
+        segment: Segment | None = None,
+        clock: timedelta | None = None,
+    ) -> None:
         """Note how far the record of a camera reaches; chain ``segment``, and keep the run that it ends."""
         known = self.progress(camera_id)
         sequence, run, chained = known.next_sequence, known.run, known.chained
         if segment is not None:
             sequence = max(sequence, segment.sequence + 1)
-            run, chained = extended(known.run, segment), Item.of(segment)
+            run, chained = extended(known.run, segment, clock), Item.of(segment)
             if known.run is not None and known.run.key_id != run.key_id:
                 self._close(known.run)
         fields = {

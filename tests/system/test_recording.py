@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.cameras import serving
-from tests.rooms.test_folder import film
 from tests.servers import until
 from tests.system.commands import facts, make_site, running, said, videostore
 from videostore import app as composition
@@ -19,7 +17,6 @@ from videostore.config.site import Site
 from videostore.domain.retention import Kind
 from videostore.domain.segment import GapReason, Span
 from videostore.synthetic.film import breaks, frame_numbers
-from videostore.synthetic.onvif import OnvifDevice
 from videostore.synthetic.stream import FRAME_RATE, stream
 
 LOOP = len(stream().frames)
@@ -173,44 +170,3 @@ def test_a_segment_taken_from_the_store_is_missed(site):
     assert done.returncode == 70
     assert "segments are missing" in done.stderr
     assert [row["verdict"] for row in json.loads(done.stdout)].count("broken") == 1
-
-
-def test_files_that_an_nvr_leaves_become_footage_of_their_camera(tmp_path):
-    root = make_site(tmp_path / "site")
-    with (root / "videostore.yaml").open("a") as settings:
-        settings.write("folders: {nvr: {path: nvr, settle: 1s}}\n")
-    said("camera", "add", "yard", "folder://nvr/yard", site=root)
-    assert "no drop folder" in videostore("camera", "add", "x", "folder://other/yard", site=root).stderr
-    start = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=5)
-    left = film(root / "nvr" / "yard" / f"{start:%Y-%m-%d}" / f"{start:%H-%M-%S}.mkv", codec="hevc")
-    os.utime(left, (start.timestamp() + 10, start.timestamp() + 10))
-    assert facts("camera", "check", "yard", site=root)["files_waiting"] == 1
-    with running(root, "recorder") as recorder:
-        until(lambda: not left.exists(), seconds=30, why=recorder.log.read_text)
-    line = facts("coverage", "--from", "10m", site=root)["yard"]
-    assert line["seconds"]["footage"] == pytest.approx(5)
-    assert "unexplained" not in line["seconds"]
-    assert {row["verdict"] for row in facts("verify", "segments", site=root)} == {"whole"}
-
-
-def test_a_camera_is_asked_by_onvif_for_its_streams(tmp_path):
-    root = make_site(tmp_path / "site")
-    (root / "secrets" / "gate").write_text("officer:open sesame")
-    (root / "secrets" / "gate").chmod(0o600)
-    login = ("--credentials-file", "secrets/gate")
-    with serving("officer:open sesame@large", "officer:open sesame@small") as server:
-        large, small = server.url("large"), server.url("small")
-        offers = {"second": (small, "H264", 640, 360), "first": (large, "H264", 1920, 1080)}
-        with OnvifDevice(offers, user="officer", password="open sesame") as device:
-            found = facts("camera", "streams", device.address, *login, site=root)
-            assert [one["profile"] for one in found] == ["first", "second"]
-            ask = ("--onvif", device.address)
-            for name, wanted, url in (("a", "main", large), ("b", "sub", small), ("c", "second", small)):
-                said("camera", "add", name, *ask, "--stream", wanted, *login, site=root)
-                (row,) = [row for row in facts("camera", "list", site=root) if row["name"] == name]
-                assert row["url"] == url
-            assert videostore("camera", "add", "d", *ask, site=root).returncode == 23
-            unknown = videostore("camera", "add", "d", *ask, "--stream", "x", *login, site=root)
-            assert (unknown.returncode, "first, second" in unknown.stderr) == (25, True)
-    assert videostore("camera", "streams", device.address, *login, site=root).returncode == 22
-    assert videostore("camera", "add", "d", site=root).returncode == 2

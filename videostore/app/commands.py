@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from videostore.app.host import clock_synchronised
@@ -39,7 +40,7 @@ from videostore.signing import SigningKey
 from videostore.store.directory import DirectoryStore
 
 if TYPE_CHECKING:
-    from videostore.recorder.onvif import Offer
+    from videostore.recorder.onvif import Found, Offer
 
 RECORDER_PUBLIC_KEY = "recorder.public.key"
 OPERATOR = "operator"
@@ -105,15 +106,26 @@ def check_camera(site: Site, camera: Camera) -> dict[str, Any]:
     }
 
 
+def discover_cameras(wait: timedelta) -> list[Found]:
+    """Ask the network for cameras that speak ONVIF."""
+    found: list[Found] = _onvif().discover(wait)
+    return found
+
+
 def camera_streams(site: Site, address: str, credentials: str) -> list[Offer]:
     """Ask the camera at ``HOST[:PORT]`` for its streams, by ONVIF. Raises the CameraError that applies."""
+    offers: list[Offer] = _onvif().streams(address, resolve_credentials(credentials, root=site.root))
+    return offers
+
+
+def _onvif() -> ModuleType:
     try:
         from videostore.recorder import onvif
     except ImportError as error:
         raise ConfigInvalid(
-            "ONVIF needs a library that is not installed", hint="pip install 'videostore[onvif]'"
+            "ONVIF needs libraries that are not installed", hint="pip install 'videostore[onvif]'"
         ) from error
-    return onvif.streams(address, resolve_credentials(credentials, root=site.root))
+    return onvif
 
 
 def choose_stream(offers: Sequence[Offer], wanted: str) -> Offer:

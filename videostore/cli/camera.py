@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -11,6 +12,7 @@ import typer
 
 from videostore import app as composition
 from videostore.cli.output import AsJson, SiteDir, console, load_site, print_facts, print_rows
+from videostore.config.durations import parse_duration
 from videostore.config.site import Site
 from videostore.domain.camera import Camera, Transport
 from videostore.domain.errors import CredentialsInvalid
@@ -77,6 +79,22 @@ def add(
         print_facts(_facts(camera), as_json=True)
     else:
         console.print(f"added {camera.name} ({camera.id})", markup=False)
+
+
+@app.command()
+def discover(
+    *,
+    wait: Annotated[
+        timedelta,
+        typer.Option(parser=parse_duration, metavar="DURATION", help="How long to listen for answers."),
+    ] = timedelta(seconds=3),
+    as_json: AsJson = False,
+) -> None:
+    """Ask the network which cameras there are, by ONVIF (WS-Discovery); reaches the own segment only."""
+    found = [asdict(one) for one in composition.discover_cameras(wait)]
+    print_rows(
+        found, as_json=as_json, empty="No camera answered. Ask one directly: `videostore camera streams HOST`"
+    )
 
 
 @app.command()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
+from datetime import timedelta
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx
 from aiohttp import ClientError
 from onvif import ONVIFCamera, ONVIFError
+from wsdiscovery import QName
+from wsdiscovery.discovery import ThreadedWSDiscovery
 from zeep.exceptions import Error as SoapError
 
 from videostore.domain.errors import CameraRefused, CameraStreamInvalid, CameraUnreachable
@@ -25,6 +28,38 @@ class Offer:
     width_px: int
     height_px: int
     url: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Found:
+    """A camera that answered. ``address`` is ``HOST[:PORT]``, ``name`` what it calls itself."""
+
+    address: str
+    name: str
+
+
+def discover(wait: timedelta) -> list[Found]:
+    """Ask the network (WS-Discovery: UDP multicast, it reaches the own segment) which cameras there are."""
+    discovery = ThreadedWSDiscovery()
+    try:
+        discovery.start()
+        kind = QName("http://www.onvif.org/ver10/network/wsdl", "NetworkVideoTransmitter")
+        services = discovery.searchServices(types=[kind], timeout=wait.total_seconds())
+    except OSError as error:
+        raise CameraUnreachable(
+            f"the network cannot be asked: {error}",
+            hint="Discovery needs a network interface that multicasts.",
+        ) from error
+    finally:
+        discovery.stop()
+    found = set()
+    for service in services:
+        names = [str(scope).rpartition("/")[2] for scope in service.getScopes() if "/name/" in str(scope)]
+        for url in service.getXAddrs():
+            host = urlsplit(url).netloc
+            if host and "[" not in host:
+                found.add(Found(host.removesuffix(":80"), unquote(names[0]) if names else ""))
+    return sorted(found)
 
 
 def streams(address: str, credentials: tuple[str, str] | None) -> list[Offer]:

@@ -83,11 +83,10 @@ def test_cameras_on_the_network_are_found(tmp_path):
         pytest.skip("this kernel gives no networks to users")
     (tmp_path / "camera.py").write_text(CAMERA_THAT_TELLS)
     python = sys.executable
-    line = (
-        f"{NETWORK} && mkfifo end && {{ {python} camera.py < end 2> noise | tee told & }} && exec 3> end && "
-        f"until grep -q there told; do sleep 0.1; done && "
-        f"{python} -m videostore.cli.main camera discover --wait 2s --json > found; code=$?; exec 3>&-; exit $code"
-    )
+    line = f"""{NETWORK} && mkfifo end && {{ {python} camera.py < end 2> noise > told & }} && exec 3> end
+        until grep -q there told; do sleep 0.1; done
+        {python} -m videostore.cli.main camera discover --wait 2s --json > found
+        code=$?; exec 3>&-; exit $code"""
     done = subprocess.run(
         ["unshare", "-rn", "sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False
     )

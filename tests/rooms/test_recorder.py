@@ -530,7 +530,7 @@ def test_retention_in_another_process_takes_what_is_due_and_nothing_else(spool, 
     assert (first.start, second.start) == (START, START + HOUR)
     assert other.remove(first) == 2
     assert other.remove(first) == 0
-    assert [one.key_id for one in spool.pending()] == [second]
+    assert [one.key_id for one in Spool(tmp_path / "spool").pending()] == [second]
 
 
 def test_a_segment_that_retention_took_is_not_there(spool):

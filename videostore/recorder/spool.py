@@ -19,6 +19,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,11 +35,12 @@ from videostore.domain.camera import CameraId
 from videostore.domain.chain import Item, Run, extended
 from videostore.domain.errors import DiskFull
 from videostore.domain.ledger import Json
-from videostore.domain.segment import Gap, GapReason, KeyId, Segment, Sha256Hex, Span, day_prefix
+from videostore.domain.segment import Gap, GapReason, KeyId, ObjectKey, Segment, Sha256Hex, Span, day_prefix
 from videostore.durable import TEMPORARY, disk_errors, make_directory, remove_file, sync_directory, write_file
 
 log = telemetry.logger("recorder")
 
+_Entry: TypeAlias = tuple[datetime, ObjectKey, Segment]
 Sign: TypeAlias = Callable[[Mapping[str, Json]], str]
 _PLACES = ("open", "ready", "lost")
 
@@ -65,6 +68,7 @@ class Spool:
         self._limit = limit_bytes
         self._sign = sign
         self._size: int | None = None  # as this process knows it; None until it was counted
+        self._whole: list[_Entry] | None = None  # what is in ready, oldest first; None until it was listed
         self._lock = RLock()
 
     # --- writing ---
@@ -86,7 +90,9 @@ class Spool:
         ``clock`` is how far the camera's clock lay behind the host's at its beginning, None if unknown.
         """
         with self._lock:
+            waiting = self._waiting()
             self._write("ready", segment, sealed)
+            insort(waiting, _entry(segment))
             for group in groups:
                 self._remove(self._path("open", group), group.size_bytes)
             self._reaches(segment.camera_id, segment.span.end, segment, clock)
@@ -97,8 +103,11 @@ class Spool:
         with self._lock:
             for leftover in self._root.glob(f"**/.*{TEMPORARY}"):
                 remove_file(leftover)
+            whole: dict[CameraId, list[Segment]] = defaultdict(list)
+            for _, segment in self._files("ready"):
+                whole[segment.camera_id].append(segment)
             for path, group in self._files("open"):
-                if self._is_within_ready(group):
+                if any(segment.span.contains(group.span) for segment in whole[group.camera_id]):
                     remove_file(path)
                     continue
                 target = self._path("ready", group)
@@ -108,10 +117,13 @@ class Spool:
                     sync_directory(target.parent)
                     sync_directory(path.parent)
                 promoted += 1
-            for _, segment in self._files("ready"):
-                chained = self.progress(segment.camera_id).chained
-                if chained is None or Item.of(segment) > chained:
-                    self._reaches(segment.camera_id, segment.span.end, segment)
+                whole[group.camera_id].append(group)
+            for camera_id, segments in whole.items():
+                chained = self.progress(camera_id).chained
+                for segment in sorted(segments, key=Item.of):
+                    if chained is None or Item.of(segment) > chained:
+                        self._reaches(camera_id, segment.span.end, segment)
+            self._size = self._whole = None
         return promoted
 
     def progress(self, camera_id: CameraId) -> Progress:
@@ -151,7 +163,7 @@ class Spool:
     def pending(self) -> list[Segment]:
         """Return the whole segments that wait, oldest first."""
         with self._lock:
-            return [segment for _, segment in self._files("ready")]
+            return [segment for _, _, segment in self._waiting()]
 
     def read(self, segment: Segment) -> bytes | None:
         """Return the sealed bytes, or None if retention took them."""
@@ -163,8 +175,13 @@ class Spool:
                 return None
 
     def drop(self, segment: Segment) -> None:
-        """Forget a segment that store and catalogue have confirmed."""
-        self._remove(self._path("ready", segment), segment.size_bytes)
+        """Forget a segment that store and catalogue have confirmed, or that retention took."""
+        with self._lock:
+            self._remove(self._path("ready", segment), segment.size_bytes)
+            waiting, entry = self._waiting(), _entry(segment)
+            place = bisect_left(waiting, entry)
+            if waiting[place : place + 1] == [entry]:
+                del waiting[place]
 
     def gaps(self) -> Iterator[tuple[Path, Gap]]:
         """Yield the gaps that wait, and the files they are in."""
@@ -201,10 +218,13 @@ class Spool:
         ]
 
     def size_bytes(self) -> int:
-        """Return the sealed bytes in the spool, groups included."""
-        size = sum(segment.size_bytes for place in ("open", "ready") for _, segment in self._files(place))
-        self._size = size
-        return size
+        """Return the sealed bytes in the spool, groups included, as this process knows it."""
+        with self._lock:
+            if self._size is None:
+                self._size = sum(
+                    one.size_bytes for place in ("open", "ready") for _, one in self._files(place)
+                )
+            return self._size
 
     # --- Holding ---
 
@@ -213,13 +233,16 @@ class Spool:
 
     def remove(self, key_id: KeyId) -> int:
         due = [path for place in _PLACES for path, one in self._files(place) if one.key_id == key_id]
-        return sum(remove_file(path) for path in due)
+        removed = sum(remove_file(path) for path in due)
+        with self._lock:
+            self._size = self._whole = None  # to be listed anew
+        return removed
 
     # --- room ---
 
     def _write(self, place: str, segment: Segment, sealed: bytes) -> None:
         with self._lock:
-            size = self.size_bytes() if self._size is None else self._size
+            size = self.size_bytes()
             while self._limit is not None and size + len(sealed) > self._limit:
                 freed = self._give_up_oldest()
                 if not freed:
@@ -244,11 +267,15 @@ class Spool:
 
         A rename needs no room on a full disk, and the name says which span is lost.
         """
-        for path, segment in self._files("ready"):
-            lost = self._path("lost", segment)
+        if waiting := self._waiting():
+            _, _, segment = waiting.pop(0)
+            path, lost = self._path("ready", segment), self._path("lost", segment)
             make_directory(lost.parent)
             with disk_errors(lost):
-                path.replace(lost)
+                try:
+                    path.replace(lost)
+                except FileNotFoundError:
+                    return segment.size_bytes  # retention took it
                 os.truncate(lost, 0)
                 sync_directory(lost.parent)
                 sync_directory(path.parent)
@@ -265,13 +292,21 @@ class Spool:
 
     def _remove(self, path: Path, size_bytes: int) -> None:
         with self._lock:
-            if remove_file(path) and self._size is not None:
+            remove_file(path)
+            if self._size is not None:
                 self._size -= size_bytes
 
     # --- files ---
 
     def _path(self, place: str, segment: Segment) -> Path:
         return self._root / place / str(segment.camera_id) / segment.object_key.rsplit("/", 1)[1]
+
+    def _waiting(self) -> list[_Entry]:
+        """Return the whole segments, oldest first: listed once, then followed. A day's backlog is too much to
+        list for each segment."""
+        if self._whole is None:
+            self._whole = [_entry(segment) for _, segment in self._files("ready")]
+        return self._whole
 
     def _files(self, place: str) -> list[tuple[Path, Segment]]:
         found: list[tuple[Path, Segment]] = []
@@ -281,12 +316,6 @@ class Spool:
                 key = f"{day_prefix(day)}{path.parent.name}/{path.name}"
                 found.append((path, Segment.from_object_key(key, size_bytes=path.stat().st_size)))
         return sorted(found, key=lambda item: (item[1].span.start, item[1].object_key))
-
-    def _is_within_ready(self, group: Segment) -> bool:
-        return any(
-            segment.camera_id == group.camera_id and segment.span.contains(group.span)
-            for _, segment in self._files("ready")
-        )
 
     def _reaches(
         self,
@@ -318,6 +347,10 @@ class Spool:
 
     def _progress_path(self, camera_id: CameraId) -> Path:
         return self._root / "cameras" / f"{camera_id}.json"
+
+
+def _entry(segment: Segment) -> _Entry:
+    return segment.span.start, segment.object_key, segment
 
 
 def facts_of(sealed: bytes, *, camera_id: CameraId, span: Span, sequence: int, key_id: KeyId) -> Segment:

@@ -100,6 +100,7 @@ class Uploader:
     def _upload(self, segment: Segment) -> bool:
         sealed = self._spool.read(segment)
         if sealed is None:
+            self._spool.drop(segment)
             return False
         self._store.put(segment.object_key, sealed, sha256=segment.sha256)
         self._catalogue.add(segment)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from tests.fakes.catalogue import MemoryCatalogue
 from tests.fakes.segment_store import MemorySegmentStore
 from tests.premises import ledger_in
+from videostore.domain import cmaf
 from videostore.domain.camera import Camera
 from videostore.domain.errors import (
     CameraStreamInvalid,
@@ -316,6 +317,32 @@ def test_every_frame_is_in_a_segment_and_segments_touch(desk, tmp_path):
         numbers += frame_numbers(film)
     assert numbers == [number % len(stream().frames) for number in range(5 * GOP + 7)]
     assert desk.gaps() == []
+
+
+@pytest.mark.parametrize(("codec", "b_frames"), [("h264", 2), ("hevc", 0), ("hevc", 3), ("mjpeg", 0)])
+def test_segments_of_every_codec_decode_one_by_one_and_joined(desk, tmp_path, codec, b_frames):
+    film = stream(4, codec=codec, b_frames=b_frames)
+
+    def sent(number):
+        units = film.frames[number]
+        data = units[0] if codec == "mjpeg" else b"".join(b"\x00\x00\x00\x01" + unit for unit in units)
+        at = START + number * SECOND / FRAME_RATE
+        keyframe = codec == "mjpeg" or number % GOP == 0
+        return Packet(data, film.numbers[number] * TICKS, keyframe, at, at)
+
+    camera = Film([sent(number) for number in range(4 * GOP)])
+    camera.info = replace(INFO, codec=codec)
+    desk.session(camera).run(camera.stop)
+    movies = [cmaf.parse(desk.opened(segment)) for segment in desk.spool.pending()]
+    assert movies[0].frames >= 2 * GOP
+    one_by_one = []
+    for movie in movies:
+        (tmp_path / "film.mp4").write_bytes(cmaf.join(movie.init, movie.fragments))
+        one_by_one += frame_numbers(tmp_path / "film.mp4")
+    assert one_by_one == list(range(4 * GOP))
+    fragments = [fragment for movie in movies for fragment in movie.fragments]
+    (tmp_path / "film.mp4").write_bytes(cmaf.join(movies[0].init, fragments))
+    assert frame_numbers(tmp_path / "film.mp4") == one_by_one
 
 
 def test_the_age_program_opens_a_segment_and_two_decoders_agree_on_what_is_in_it(

@@ -11,7 +11,7 @@ from threading import Event as Stop
 from typing import TYPE_CHECKING
 
 from videostore import telemetry
-from videostore.app.host import clock_synchronised, notify, return_free_memory, watchdog
+from videostore.app.host import clock_synchronised, keep_memory_whole, notify, return_free_memory, watchdog
 from videostore.app.parts import Parts, sweep
 from videostore.config.credentials import resolve_credentials
 from videostore.config.durations import split_address
@@ -73,6 +73,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
     from videostore.recorder.supervisor import Recorder
     from videostore.recorder.upload import Uploader
 
+    keep_memory_whole()
     site, settings = parts.site, parts.site.settings.recorder
     policy = parts.policy(Kind.VIDEO)
     pictures = PictureHealth(parts.ledger, interval=settings.look)

@@ -371,6 +371,26 @@ def test_no_original_outlives_its_deadline_in_the_folder_refused_ones_included(n
     assert nvr.holding.key_ids() == [KeyId.covering(THEN, HOUR)]
 
 
+def test_a_refused_file_is_as_old_as_it_says_and_not_as_its_copy(nvr):
+    """Its name goes on counting in .refused, and so does its sidecar."""
+    then = NOW - 29 * DAY
+    nvr.complete(nvr.leave(then, camera="unknown"), NOW - MINUTE)
+    odd = nvr.complete(film(nvr.root / "clip.mp4"), NOW - MINUTE)
+    odd.with_suffix(".json").write_text(json.dumps({"start": then.isoformat()}))
+    assert nvr.take() == 2
+    assert {name.split("/")[0] for name in nvr.refused()} == {"no-camera"}
+    assert nvr.holding.key_ids() == [KeyId.covering(then, HOUR)]
+
+
+def test_a_link_to_another_file_is_not_followed(nvr, tmp_path):
+    elsewhere = film(tmp_path / "elsewhere.mp4")
+    nvr.path(THEN).parent.mkdir(parents=True)
+    nvr.path(THEN).symlink_to(elsewhere)
+    nvr.now += HOUR
+    assert nvr.take() == 0
+    assert elsewhere.exists()
+
+
 def test_files_are_noticed_while_it_runs_and_at_the_next_start(nvr):
     nvr.now = datetime.now(UTC) + MINUTE  # what is written now is complete
     nvr.leave(THEN)

@@ -153,7 +153,10 @@ class Run:
 
     def _record(self):
         premises = self.premises
-        now = lambda: datetime.now(UTC)  # noqa: E731
+
+        def now():
+            return datetime.now(UTC)
+
         recording = Recording(
             source=RtspSource(stall=STALL, now=now, root=premises.root),
             spool=premises.spool,

@@ -7,6 +7,7 @@ believed if it is far off.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -162,11 +163,12 @@ class Folder:
     def waits(self, path: Path) -> bool:
         """Say whether a file is one to be taken: neither hidden, nor refused, nor a sidecar."""
         hidden = any(part.startswith(".") for part in path.relative_to(self.path).parts)
-        return not hidden and path.suffix.lower() in SUFFIXES
+        return not hidden and not path.is_symlink() and path.suffix.lower() in SUFFIXES
 
     def claim(self, path: Path) -> tuple[str, datetime | None] | None:
-        """Return what the name of a file says: the camera's part, and its local time."""
-        return self.pattern.read(path.relative_to(self.path).with_suffix("").as_posix())
+        """Return what the name of a file says, refused or not: the camera's part, and its local time."""
+        parts = path.relative_to(self.path).with_suffix("").parts
+        return self.pattern.read("/".join(parts[2:] if parts[0] == REFUSED else parts))
 
 
 class FolderHolding:
@@ -190,6 +192,7 @@ class FolderHolding:
                 claim = self._folder.claim(path)
                 if claim is not None and claim[1] is not None:
                     moment = min(moment, in_zone(claim[1], self._folder.pattern.zone, complete=moment))
+                moment = min(moment, sidecar_time(path) or moment)
                 yield KeyId.covering(moment, self._key_period()), path
 
 
@@ -197,3 +200,14 @@ def received_at(path: Path) -> datetime:
     """Return when a file was complete: when its bytes or its name last changed, whichever says earlier."""
     status = path.stat()
     return datetime.fromtimestamp(min(status.st_mtime, status.st_ctime), UTC)
+
+
+def sidecar_of(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def sidecar_time(path: Path) -> datetime | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = datetime.fromisoformat(json.loads(sidecar_of(path).read_bytes())["start"])
+        return found.astimezone(UTC) if found.tzinfo else None
+    return None

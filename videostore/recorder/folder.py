@@ -8,7 +8,6 @@ what a file holds that is there already is left out, so that whatever was interr
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -36,7 +35,16 @@ from videostore.domain.errors import (
 from videostore.domain.segment import GapReason, Segment, Span
 from videostore.durable import disk_errors, make_directory, remove_file, sync_directory
 from videostore.ports import Packet, StreamInfo
-from videostore.recorder.dropped import REFUSED, Folder, Outcome, in_zone, judge, received_at
+from videostore.recorder.dropped import (
+    REFUSED,
+    Folder,
+    Outcome,
+    in_zone,
+    judge,
+    received_at,
+    sidecar_of,
+    sidecar_time,
+)
 from videostore.recorder.session import CameraSession, Recording
 from videostore.recorder.sources import CODECS
 
@@ -142,7 +150,7 @@ class DropFolder:
 
     def _deal_with(self, path: Path) -> Outcome:
         outcome, why = self._import(path)
-        sidecar = _sidecar(path)
+        sidecar = sidecar_of(path)
         if outcome in _REMOVED:
             remove_file(path)
             remove_file(sidecar)
@@ -164,7 +172,7 @@ class DropFolder:
                 local = claim[1]
                 zone = self._folder.pattern.zone
                 claims = (
-                    _sidecar_time(path),
+                    sidecar_time(path),
                     in_zone(local, zone, complete=received - file.duration) if local else None,
                     file.created,
                 )
@@ -298,17 +306,6 @@ class _Teller(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         if not event.is_directory:
             self._changed.put(Path(os.fsdecode(event.dest_path or event.src_path)))
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
-def _sidecar_time(path: Path) -> datetime | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = datetime.fromisoformat(json.loads(_sidecar(path).read_bytes())["start"])
-        return found.astimezone(UTC) if found.tzinfo else None
-    return None
 
 
 def _move(source: Path, target: Path) -> None:

@@ -19,7 +19,7 @@ from tests.cameras import self_signed
 from tests.premises import HOUR, Premises
 from videostore.domain.camera import Camera, Transport
 from videostore.domain.segment import Gap, GapReason, Span
-from videostore.recorder import sources
+from videostore.recorder import session, sources
 from videostore.recorder.session import Recording
 from videostore.recorder.sources import RtspSource
 from videostore.recorder.supervisor import Recorder
@@ -129,6 +129,7 @@ def outcome(tmp_path_factory):
     root = tmp_path_factory.mktemp("faults")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as opened:
         patch.setattr(sources, "_OPENING", timedelta(seconds=2))
+        patch.setattr(session, "_LONGEST_PAUSE", 1.0)  # so that all come back before the end
         yield Run(root, opened)
 
 

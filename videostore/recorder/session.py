@@ -164,6 +164,7 @@ class CameraSession:
         finally:
             with self._lock:
                 self._flush()
+                self._why = GapReason.RECORDER_DOWN  # unless run() is told another reason before finish()
 
     def _flush(self) -> None:
         """Make a segment of what is in memory."""

@@ -344,8 +344,8 @@ def test_a_ledger_that_does_not_verify_closes_the_door(house, alice):
 
 def test_a_film_that_is_broken_off_is_recorded_as_far_as_it_went(house, alice):
     grant = alice.grant()
-    serving = house.gate.begin("alice", grant, LOBBY, Mode.VIEW)
-    film = house.gate.movie(serving)
+    serving = house.gate.footage.begin("alice", grant, LOBBY, Mode.VIEW)
+    film = house.gate.footage.movie(serving)
     for _ in range(3):  # the init, and two segments
         next(film)
     film.close()

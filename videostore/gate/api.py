@@ -7,51 +7,38 @@ with a zone. Errors are ``{"error", "message", "reason", "hint"}`` with the stat
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime
-from itertools import chain
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from datetime import UTC
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, Field
 
 from videostore import telemetry
 from videostore.domain import access
 from videostore.domain.access import Mode, Purpose
 from videostore.domain.camera import Camera
-from videostore.domain.errors import (
-    AccessRefused,
-    CameraUnknown,
-    NotLoggedIn,
-    RequestInvalid,
-    VideostoreError,
-)
-from videostore.domain.segment import Span
-from videostore.gate.service import Gate, Serving
+from videostore.domain.errors import AccessRefused, RequestInvalid, VideostoreError
+from videostore.gate.footage_routes import footage_routes, search_routes
+from videostore.gate.inputs import Body, Cameras, Empty, StaffId, bearer_token, find_all, read_span
+from videostore.gate.service import Gate
 
 log = telemetry.logger("gate")
 
-Cameras = Callable[[str], Camera]
-"""Finds a camera by name or UUID. Raises CameraUnknown."""
 
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class LoginBody(_Body):
+class LoginBody(Body):
     staff_id: str = Field(max_length=200)
     password: str = Field(max_length=1000)
 
 
-class IncidentBody(_Body):
+class IncidentBody(Body):
     purpose: Purpose
     reference: str
 
 
-class RequestBody(_Body):
+class RequestBody(Body):
     incident_id: str
     cameras: list[str] = Field(min_length=1, max_length=1000)
     start: AwareDatetime
@@ -59,24 +46,9 @@ class RequestBody(_Body):
     mode: Mode = Mode.VIEW
 
 
-class SearchBody(_Body):
-    incident_id: str
-    cameras: list[str] = Field(max_length=1000)
-    start: AwareDatetime
-    end: AwareDatetime
-
-
-class ServeBody(_Body):
-    camera: str
-
-
-class PresenceBody(_Body):
+class PresenceBody(Body):
     incident_id: str
     at: AwareDatetime
-
-
-class Empty(_Body):
-    pass
 
 
 def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], list[Camera]]) -> FastAPI:
@@ -98,25 +70,11 @@ def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], li
         return {"token": token, "staff_id": begun.staff_id, "ends_at": begun.ends_at}
 
     api.include_router(_people(gate))
-    api.include_router(_cases(gate, find_camera, all_cameras))
+    api.include_router(_cases(gate))
+    api.include_router(search_routes(gate, find_camera, all_cameras))
     api.include_router(_grants(gate, find_camera))
-    api.include_router(_footage(gate, find_camera))
+    api.include_router(footage_routes(gate, find_camera))
     return api
-
-
-def _token(request: Request) -> str:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise NotLoggedIn("you are not logged in", hint="videostore login STAFF_ID")
-    return token
-
-
-def _staff(request: Request) -> str:
-    gate: Gate = request.app.state.gate
-    return gate.staff_id(_token(request))
-
-
-StaffId = Annotated[str, Depends(_staff)]
 
 
 def _people(gate: Gate) -> APIRouter:
@@ -124,7 +82,7 @@ def _people(gate: Gate) -> APIRouter:
 
     @router.post("/logout")
     def logout(request: Request, _: StaffId, __: Empty) -> dict[str, Any]:
-        gate.logout(_token(request))
+        gate.logout(bearer_token(request))
         return {}
 
     @router.get("/whoami")
@@ -135,7 +93,7 @@ def _people(gate: Gate) -> APIRouter:
     return router
 
 
-def _cases(gate: Gate, find_camera: Cameras, all_cameras: Callable[[], list[Camera]]) -> APIRouter:
+def _cases(gate: Gate) -> APIRouter:
     router = APIRouter(prefix="/v1")
 
     @router.post("/incidents")
@@ -150,19 +108,6 @@ def _cases(gate: Gate, find_camera: Cameras, all_cameras: Callable[[], list[Came
     def close_incident(staff_id: StaffId, incident_id: str, _: Empty) -> dict[str, Any]:
         return _incident(gate.close_incident(staff_id, incident_id))
 
-    @router.post("/search")
-    def search(staff_id: StaffId, body: SearchBody) -> list[dict[str, Any]]:
-        cameras = _find_all(gate, staff_id, find_camera, body.cameras) or all_cameras()
-        names = {camera.id: camera.name for camera in cameras}
-        segments, gaps = gate.search(staff_id, body.incident_id, list(names), _span(body.start, body.end))
-        rows = [("footage", one.camera_id, one.span, "") for one in segments]
-        rows += [("gap", one.camera_id, one.span, one.reason.value) for one in gaps]
-        return [
-            {"camera": names[camera], "camera_id": camera, "kind": kind, "start": span.start, "end": span.end,
-             "reason": reason}
-            for kind, camera, span, reason in sorted(rows, key=lambda row: (names[row[1]], row[2]))
-        ]  # fmt: skip
-
     @router.post("/presence")
     def presence(staff_id: StaffId, body: PresenceBody) -> list[dict[str, Any]]:
         inside = gate.on_premises(staff_id, body.incident_id, body.at.astimezone(UTC))
@@ -176,9 +121,9 @@ def _grants(gate: Gate, find_camera: Cameras) -> APIRouter:
 
     @router.post("/requests")
     def request_footage(staff_id: StaffId, body: RequestBody) -> dict[str, Any]:
-        cameras = [camera.id for camera in _find_all(gate, staff_id, find_camera, body.cameras)]
+        cameras = [camera.id for camera in find_all(gate, staff_id, find_camera, body.cameras)]
         asked, grant = gate.request(
-            staff_id, body.incident_id, cameras, _span(body.start, body.end), body.mode
+            staff_id, body.incident_id, cameras, read_span(body.start, body.end), body.mode
         )
         return {**_request(asked), "grant": _grant(grant) if grant else None}
 
@@ -200,103 +145,6 @@ def _grants(gate: Gate, find_camera: Cameras) -> APIRouter:
         return {}
 
     return router
-
-
-def _footage(gate: Gate, find_camera: Cameras) -> APIRouter:
-    router = APIRouter(prefix="/v1")
-
-    @router.post("/grants/{grant_id}/viewings")
-    def begin_viewing(staff_id: StaffId, grant_id: str, body: ServeBody) -> dict[str, Any]:
-        camera = _find(gate, staff_id, find_camera, body.camera)
-        return _serving(gate, gate.begin(staff_id, grant_id, camera.id, Mode.VIEW), camera)
-
-    @router.post("/grants/{grant_id}/exports")
-    def begin_export(staff_id: StaffId, grant_id: str, body: ServeBody) -> dict[str, Any]:
-        camera = _find(gate, staff_id, find_camera, body.camera)
-        return _serving(gate, gate.begin(staff_id, grant_id, camera.id, Mode.EXPORT), camera)
-
-    @router.post("/servings/{serving_id}/movie")
-    def movie(staff_id: StaffId, serving_id: str, _: Empty) -> Response:
-        chunks = gate.movie(gate.serving(staff_id, serving_id))
-        first = next(chunks, None)  # so that a refusal is an answer, and not a broken stream
-        if first is None:
-            raise RequestInvalid(
-                "there is no footage in that span", hint="`videostore search` shows what is."
-            )
-        return StreamingResponse(_closing(first, chunks), media_type="video/mp4", headers=_PRIVATE)
-
-    @router.get("/servings/{serving_id}/index.m3u8")
-    def playlist(staff_id: StaffId, serving_id: str) -> Response:
-        text = _playlist(gate.serving(staff_id, serving_id))
-        return Response(text, media_type="application/vnd.apple.mpegurl", headers=_PRIVATE)
-
-    @router.get("/servings/{serving_id}/{index}.init.mp4")
-    def init(staff_id: StaffId, serving_id: str, index: int) -> Response:
-        data = gate.piece(gate.serving(staff_id, serving_id), index).init
-        return Response(data, media_type="video/mp4", headers=_PRIVATE)
-
-    @router.get("/servings/{serving_id}/{index}.m4s")
-    def media(staff_id: StaffId, serving_id: str, index: int) -> Response:
-        data = gate.media(gate.serving(staff_id, serving_id), index)
-        return Response(data, media_type="video/iso.segment", headers=_PRIVATE)
-
-    return router
-
-
-_PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-
-
-def _closing(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    try:
-        yield from chain([first], chunks)
-    finally:
-        chunks.close()  # type: ignore[attr-defined]  # a generator: it records what left
-
-
-def _playlist(serving: Serving) -> str:
-    """HLS (RFC 8216): every part with its own init, so that a change of format is only a discontinuity."""
-    parts = [serving.part(index) for index in range(len(serving.segments))]
-    longest = max((part.duration.total_seconds() for part in parts), default=1.0)
-    lines = [
-        "#EXTM3U",
-        "#EXT-X-VERSION:7",
-        f"#EXT-X-TARGETDURATION:{int(longest) + 1}",
-        "#EXT-X-PLAYLIST-TYPE:VOD",
-    ]
-    for index, part in enumerate(parts):
-        lines += [
-            *(["#EXT-X-DISCONTINUITY"] if index else []),
-            f'#EXT-X-MAP:URI="{index}.init.mp4"',
-            f"#EXT-X-PROGRAM-DATE-TIME:{part.start.isoformat(timespec='milliseconds')}",
-            f"#EXTINF:{part.duration.total_seconds():.6f},",
-            f"{index}.m4s",
-        ]
-    return "\n".join([*lines, "#EXT-X-ENDLIST", ""])
-
-
-# --- input ---
-
-
-def _span(start: datetime, end: datetime) -> Span:
-    try:
-        return Span(start.astimezone(UTC), end.astimezone(UTC))
-    except (ValueError, OverflowError) as error:
-        raise RequestInvalid(
-            "the span ends before it starts", hint="Give --from and --to in order."
-        ) from error
-
-
-def _find(gate: Gate, staff_id: str, find_camera: Cameras, name: str) -> Camera:
-    """Only who may see footage learns which cameras there are."""
-    try:
-        return find_camera(name)
-    except CameraUnknown:
-        gate.require_right(staff_id, "find-camera")
-        raise
-
-
-def _find_all(gate: Gate, staff_id: str, find_camera: Cameras, names: list[str]) -> list[Camera]:
-    return [_find(gate, staff_id, find_camera, name) for name in names]
 
 
 # --- output ---
@@ -333,23 +181,6 @@ def _grant(grant: access.Grant) -> dict[str, Any]:
         "mode": grant.request.mode,
         "expires_at": grant.expires_at,
         "second_person": grant.second_person,
-    }
-
-
-def _serving(gate: Gate, serving: Serving, camera: Camera) -> dict[str, Any]:
-    parts = [serving.part(index) for index in range(len(serving.segments))]
-    return {
-        "serving_id": serving.id,
-        "grant_id": serving.grant.id,
-        "incident_id": serving.grant.request.incident_id,
-        "camera": camera.name,
-        "camera_id": camera.id,
-        "playlist": f"/v1/servings/{serving.id}/index.m3u8",
-        "delete_by": gate.delete_by(serving),
-        "parts": [
-            {"start": part.start, "end": part.end, "object_key": segment.object_key, "sha256": segment.sha256}
-            for part, segment in zip(parts, serving.segments, strict=True)
-        ],
     }
 
 

@@ -62,13 +62,18 @@ class SegmentStore(Protocol):
         """Return the whole object. Raises ObjectMissing if it is not there."""
 
     def size(self, key: ObjectKey) -> int | None:
-        """Return the size in bytes, or None if the store says with authority that ``key`` is absent.
+        """Return the size in bytes, or None if the store says with authority that ``key`` is absent:
+        not even an older version is there.
 
         A refusal, a time-out or a server error is not absence: it raises.
         """
 
-    def delete(self, key: ObjectKey) -> None:
-        """Remove every version of ``key``. Idempotent; only ``size`` then says whether it is gone."""
+    def delete(self, keys: Collection[ObjectKey]) -> Mapping[ObjectKey, str]:
+        """Remove every version, delete marker and unfinished upload of each of ``keys``. Idempotent.
+
+        Returns those that the store would not remove, each with why, in one line; the others were
+        not held up by them. Only ``size`` then says whether a key is gone.
+        """
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield all objects whose key starts with ``prefix``, in byte order of the key."""

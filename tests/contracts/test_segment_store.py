@@ -72,12 +72,21 @@ def test_what_was_deleted_is_absent_and_deleting_again_is_no_error(store):
     put(store, A)
     put(store, A, b"another version")
     put(store, B)
-    store.delete(A)
-    store.delete(A)
+    assert store.delete([A]) == {}
+    assert store.delete([A, C]) == {}
     assert store.size(A) is None
     with pytest.raises(ObjectMissing):
         store.get(A)
     assert [found.key for found in store.objects()] == [B]
+
+
+def test_many_are_deleted_at_once_and_their_neighbours_stay(store):
+    day = [ObjectKey(f"segments/2026-11-22/camera/{number:05d}.mp4.age") for number in range(40)]
+    for key in (*day, B):
+        put(store, key)
+    assert store.delete([]) == {}
+    assert store.delete([*day[5:], B]) == {}
+    assert [found.key for found in store.objects()] == day[:5]
 
 
 def test_a_listing_is_complete_in_order_and_by_prefix(store):

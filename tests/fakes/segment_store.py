@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 
 from videostore.domain.errors import IntegrityError, ObjectMissing, StoreUnavailable
@@ -12,12 +12,14 @@ from videostore.ports import StoredObject
 
 
 class MemorySegmentStore:
-    """Port SegmentStore. While ``down`` nothing is available; what it ``keeps`` is not deleted."""
+    """Port SegmentStore. While ``down`` nothing is available. What it ``refuses`` to delete it says; what
+    it ``keeps`` it does not."""
 
     def __init__(self) -> None:
         self.bodies: dict[ObjectKey, tuple[bytes, datetime]] = {}
         self.down = False
         self.keeps: set[ObjectKey] = set()
+        self.refuses: set[ObjectKey] = set()
 
     def put(self, key: ObjectKey, body: bytes, *, sha256: Sha256Hex) -> None:
         self._up()
@@ -35,10 +37,11 @@ class MemorySegmentStore:
         self._up()
         return len(self.bodies[key][0]) if key in self.bodies else None
 
-    def delete(self, key: ObjectKey) -> None:
+    def delete(self, keys: Collection[ObjectKey]) -> Mapping[ObjectKey, str]:
         self._up()
-        if key not in self.keeps:
+        for key in set(keys) - self.keeps - self.refuses:
             self.bodies.pop(key, None)
+        return dict.fromkeys(self.refuses & set(keys), "refused")
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         self._up()

@@ -105,6 +105,15 @@ def test_a_store_that_says_deleted_and_keeps_the_object_is_not_certified(site):
     assert gone.object_key not in site.store.bodies
 
 
+def test_a_store_that_refuses_one_deletion_is_quoted_and_does_the_others(site):
+    kept, gone = site.record(0), site.record(1)
+    site.store.refuses = {kept.object_key}
+    due(site)
+    assert site.sweep().run().errors == [f"delete: {kept.object_key} is still there: refused"]
+    assert site.catalogue.absent(KEY) == [gone]
+    assert site.events(Event.CERTIFICATE) == []
+
+
 def test_objects_that_the_catalogue_does_not_know_go_by_the_age_in_their_key(site):
     unknown = site.record(0, camera=uuid4(), known=False)
     site.sweep().run()

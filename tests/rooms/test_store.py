@@ -30,7 +30,7 @@ def test_a_disk_that_is_not_mounted_is_never_taken_for_absence(directory, tmp_pa
     for ask in (
         lambda: directory.size(A),
         lambda: directory.get(A),
-        lambda: directory.delete(A),
+        lambda: directory.delete([A]),
         lambda: list(directory.objects()),
         directory.prefixes,
     ):
@@ -60,8 +60,7 @@ def test_half_written_files_are_not_listed_and_old_ones_are_removed(directory, t
 def test_deleting_leaves_no_empty_directories(directory, tmp_path):
     put(directory, A)
     put(directory, B)
-    directory.delete(A)
-    directory.delete(B)
+    directory.delete([A, B])
     assert [path.name for path in (tmp_path / "store").iterdir()] == [MARKER]
 
 
@@ -75,10 +74,44 @@ def test_something_in_the_way_is_an_error_with_a_hint(directory, tmp_path):
 def test_wrong_credentials_are_refused_and_no_retry_helps(s3_server):
     bucket = s3_server.bucket(f"refused-{uuid.uuid4().hex[:12]}")
     store = S3Store(endpoint=s3_server.endpoint, bucket=bucket, credentials=(ACCESS, "wrong-secret"))
-    for ask in (lambda: put(store, A), lambda: store.size(A), lambda: store.delete(A), store.prefixes):
+    for ask in (lambda: put(store, A), lambda: store.size(A), lambda: store.delete([A]), store.prefixes):
         with pytest.raises(StoreRefused) as caught:
             ask()
         assert "wrong-secret" not in f"{caught.value}{caught.value.hint}"
+
+
+def bucket_of(server, **settings):
+    """Return a new bucket, the S3Store over it and an administrator's client."""
+    name, client = f"room-{uuid.uuid4().hex[:12]}", server.client()
+    client.create_bucket(Bucket=name, **settings)
+    return name, S3Store(endpoint=server.endpoint, bucket=name, credentials=(ACCESS, SECRET)), client
+
+
+def test_no_version_marker_or_unfinished_upload_outlives_a_deletion(s3_server):
+    bucket, store, client = bucket_of(s3_server)
+    put(store, A)  # from before the bucket had versions
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    put(store, A, b"a second version")
+    put(store, B)
+    client.delete_object(Bucket=bucket, Key=B)
+    assert store.size(B) == len(b"sealed")  # behind the marker
+    client.create_multipart_upload(Bucket=bucket, Key=A)
+    assert store.delete([A, B]) == {}
+    assert (store.size(A), store.size(B)) == (None, None)
+    left = client.list_object_versions(Bucket=bucket)
+    assert (left.get("Versions"), left.get("DeleteMarkers")) == (None, None)
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
+
+
+def test_a_locked_object_is_named_holds_up_no_other_and_does_not_hide(s3_server):
+    bucket, store, client = bucket_of(s3_server, ObjectLockEnabledForBucket=True)
+    put(store, A)
+    put(store, B)
+    client.put_object_legal_hold(Bucket=bucket, Key=A, LegalHold={"Status": "ON"})
+    failures = Retrying(store, longest_wait_seconds=0.01).delete([A, B])
+    assert list(failures) == [A]
+    assert "AccessDenied" in failures[A]
+    assert (store.size(A), store.size(B)) == (len(b"sealed"), None)
 
 
 def test_a_bucket_that_is_missing_is_not_an_empty_one(s3_server):

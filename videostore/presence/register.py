@@ -104,11 +104,12 @@ class PresenceHolding:
 
     def remove(self, key_id: KeyId) -> int:
         keys = [stored.key for stored in self._store.objects(_prefix(key_id))]
+        refused = self._store.delete(keys)
         for key in keys:
-            self._store.delete(key)
-            if self._store.size(key) is not None:
+            if self._store.size(key) is not None or key in refused:
                 raise StoreUnavailable(
-                    f"{key} was deleted and is still there", hint="The next sweep tries again."
+                    f"{key} is still there: {refused.get(key, 'the store said it was deleted')}",
+                    hint="The next sweep tries again.",
                 )
         return len(keys)
 

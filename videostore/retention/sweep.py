@@ -193,9 +193,9 @@ class Sweep:
         """An object whose key says nothing is judged by its receipt."""
         if report.reading.earliest - stored_at < self._video.policy.keep - self._video.policy.lead:
             return
-        self._store.delete(key)
-        if self._store.size(key) is not None:
-            report.errors.append(f"delete: {key} is still there")
+        refused = self._store.delete([key])
+        if self._store.size(key) is not None or refused:
+            report.errors.append(f"delete: {key} is still there{_why(refused.get(key))}")
             return
         report.strangers_deleted += 1
         log.warning("stranger.deleted", object_key=key, stored_at=stored_at.isoformat())
@@ -244,15 +244,20 @@ class Sweep:
 
     def _delete_batch(self, batch: Sequence[Segment], report: SweepReport) -> None:
         absent: list[ObjectKey] = []
+        try:
+            refused = self._store.delete([segment.object_key for segment in batch])
+        except VideostoreError as error:
+            report.errors.append(f"delete: {batch[0].object_key} and {len(batch) - 1} more: {error}")
+            return
         for segment in batch:
+            why = refused.get(segment.object_key)
             try:
-                self._store.delete(segment.object_key)
-                present = self._store.size(segment.object_key) is not None
+                present = why is not None or self._store.size(segment.object_key) is not None
             except VideostoreError as error:
                 report.errors.append(f"delete: {segment.object_key}: {error}")
                 continue
             if present:
-                report.errors.append(f"delete: {segment.object_key} is still there")
+                report.errors.append(f"delete: {segment.object_key} is still there{_why(why)}")
                 continue
             absent.append(segment.object_key)
             report.segments_deleted += 1
@@ -346,6 +351,10 @@ class Sweep:
             if report.reading.latest >= self._video.policy.deadline(key_id)
         ]
         telemetry.OVERDUE.set(sum(len(self._catalogue.condemned(key_id)) for key_id in overdue))
+
+
+def _why(reason: str | None) -> str:
+    return f": {reason}" if reason else ""
 
 
 def _batches(segments: Sequence[Segment]) -> Iterator[Sequence[Segment]]:

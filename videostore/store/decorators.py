@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 from tenacity import Retrying as Attempts
@@ -40,8 +41,14 @@ class Retrying:
     def size(self, key: ObjectKey) -> int | None:
         return self._again(lambda: self._store.size(key))
 
-    def delete(self, key: ObjectKey) -> None:
-        self._again(lambda: self._store.delete(key))
+    def delete(self, keys: Collection[ObjectKey]) -> Mapping[ObjectKey, str]:
+        """Asks again for those keys alone that the store would not remove."""
+        left: Mapping[ObjectKey, str] = dict.fromkeys(keys, "")
+        for _ in range(self._attempts):
+            left = self._again(partial(self._store.delete, left.keys()))
+            if not left:
+                break
+        return left
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         return self._store.objects(prefix)
@@ -79,9 +86,11 @@ class Metered:
         with _measured("size"):
             return self._store.size(key)
 
-    def delete(self, key: ObjectKey) -> None:
+    def delete(self, keys: Collection[ObjectKey]) -> Mapping[ObjectKey, str]:
         with _measured("delete"):
-            self._store.delete(key)
+            failures = self._store.delete(keys)
+        telemetry.STORE_ERRORS.labels(operation="delete", kind="NotDeleted").inc(len(failures))
+        return failures
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         return self._store.objects(prefix)

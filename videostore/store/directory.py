@@ -10,12 +10,13 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from videostore.domain.errors import (
+    DiskError,
     DiskNotWritable,
     IntegrityError,
     ObjectMissing,
@@ -76,14 +77,23 @@ class DirectoryStore:
         except OSError as error:
             raise self._failed(error) from error
 
-    def delete(self, key: ObjectKey) -> None:
-        path = self._path(key)
+    def delete(self, keys: Collection[ObjectKey]) -> Mapping[ObjectKey, str]:
+        self._mounted()
+        failures: dict[ObjectKey, str] = {}
+        for key in keys:
+            try:
+                self._remove(self._path(key))
+            except (DiskError, StoreRefused) as error:
+                failures[key] = str(error)
+        return failures
+
+    def _remove(self, path: Path) -> None:
         try:
             removed = remove_file(path)
         except DiskNotWritable as error:
             if isinstance(error.__cause__, FileNotFoundError):  # not even its directory is there
                 return
-            raise StoreRefused(f"{key} cannot be deleted: {error}", hint=error.hint) from error
+            raise
         with suppress(OSError):  # the first parent that is not empty ends it
             for parent in path.parents if removed else ():
                 if parent == self._root:

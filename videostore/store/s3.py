@@ -2,18 +2,20 @@
 
 Only Content-MD5 is verified everywhere, so it is sent with every put; our own SHA-256 is in the object's
 key and is checked by whoever opens it. Absence is a 404 to HEAD that a listing of the very key confirms:
-some stores answer 404 to a caller who may not list.
+some stores answer 404 to a caller who may not list. A listing is asked for all versions of it.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from itertools import groupby
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any
 
 from videostore.domain.errors import (
     ConfigInvalid,
@@ -37,9 +39,9 @@ except ImportError as error:  # pragma: no cover - the tests install the extra
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
-    from types_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 _CONNECT_SECONDS, _READ_SECONDS, _CONNECTIONS = 5, 30, 16
+_BATCH = 1000  # keys in a request to delete: the most that S3 takes
 
 
 class S3Store:
@@ -76,6 +78,7 @@ class S3Store:
                     response_checksum_validation="when_required",
                 ),
             )
+            self._client.meta.events.register("before-sign.s3.DeleteObjects", _with_md5)
 
     def put(self, key: ObjectKey, body: bytes, *, sha256: Sha256Hex) -> None:
         if hashlib.sha256(body).hexdigest() != sha256:
@@ -106,14 +109,23 @@ class S3Store:
             with self._translated(key):
                 return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
         except ObjectMissing:
-            listed = next((found for found in self.objects(key) if found.key == key), None)
-            return listed.size_bytes if listed else None
+            with self._translated(key):
+                sizes = [size for name, _, size in self._versions(key) if name == key and size is not None]
+            return sizes[0] if sizes else None
 
-    def delete(self, key: ObjectKey) -> None:
-        with self._translated(key):
-            self._client.delete_object(Bucket=self._bucket, Key=key)
-            for version in self._versions(key):
-                self._client.delete_object(Bucket=self._bucket, Key=key, VersionId=version["VersionId"])
+    def delete(self, keys: Collection[ObjectKey]) -> Mapping[ObjectKey, str]:
+        """Versions are removed by their id, so no delete marker comes into being, and one that somebody has
+        locked keeps its key visible. What is listed is what the keys of a directory have in common."""
+        failures: dict[ObjectKey, str] = {}
+        for _, group in groupby(sorted(keys), key=lambda key: key.rpartition("/")[0]):
+            wanted = set(group)
+            prefix = commonprefix([*wanted])  # noqa: RUF071 - a prefix of keys ends anywhere
+            with self._translated():
+                self._abort_uploads(wanted, prefix)
+                found = [(key, version) for key, version, _ in self._versions(prefix) if key in wanted]
+                for at in range(0, len(found), _BATCH):
+                    failures.update(self._delete_versions(found[at : at + _BATCH]))
+        return failures
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """S3 lists in byte order; some stores put ``/`` before other characters, so each page is sorted."""
@@ -137,13 +149,41 @@ class S3Store:
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         return parsedate_to_datetime(date) if date else None
 
-    def _versions(self, key: str) -> Iterator[ObjectIdentifierTypeDef]:
-        """Yield every version and delete marker of ``key``; nothing in a bucket without versions."""
-        pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=key)
+    def _versions(self, prefix: str) -> Iterator[tuple[ObjectKey, str, int | None]]:
+        """Yield key, version and size of everything under ``prefix``, newest first for each key; a delete
+        marker has no size. In a bucket that never had versions each object has the version ``null``."""
+        pages = self._client.get_paginator("list_object_versions").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        )
         for page in pages:
-            for entry in (*page.get("Versions", []), *page.get("DeleteMarkers", [])):
-                if entry["Key"] == key and entry.get("VersionId", "null") != "null":
-                    yield {"Key": key, "VersionId": entry["VersionId"]}
+            for version in page.get("Versions", []):
+                yield ObjectKey(version["Key"]), version["VersionId"], version["Size"]
+            for marker in page.get("DeleteMarkers", []):
+                yield ObjectKey(marker["Key"]), marker["VersionId"], None
+
+    def _delete_versions(self, versions: Sequence[tuple[ObjectKey, str]]) -> Iterator[tuple[ObjectKey, str]]:
+        """Delete up to a thousand; yield the keys that are still there, and why."""
+        answer = self._client.delete_objects(
+            Bucket=self._bucket,
+            Delete={
+                "Objects": [{"Key": key, "VersionId": version} for key, version in versions],
+                "Quiet": True,
+            },
+        )
+        for error in answer.get("Errors", []):
+            yield ObjectKey(error["Key"]), f"{error.get('Code', '')}: {error.get('Message', '')}"
+
+    def _abort_uploads(self, keys: Collection[str], prefix: str) -> None:
+        """Abort what somebody began to upload under these keys in parts; we never do."""
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        )
+        for page in pages:
+            for upload in page.get("Uploads", []):
+                if upload["Key"] in keys:
+                    self._client.abort_multipart_upload(
+                        Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
 
     @contextmanager
     def _translated(self, key: str = "") -> Iterator[None]:
@@ -175,3 +215,9 @@ class S3Store:
                 hint="Check store.credentials and the rights of this role.",
             )
         return StoreUnavailable(f"{self._where} answered {code or status}", hint="A later retry may succeed.")
+
+
+def _with_md5(request: Any, **_: object) -> None:
+    """Older MinIO and Ceph take no list of keys to delete without the hash that boto3 sends no more."""
+    digest = hashlib.md5(request.data, usedforsecurity=False).digest()
+    request.headers["Content-MD5"] = base64.b64encode(digest).decode()

@@ -44,3 +44,12 @@ def test_a_password_in_an_address_is_refused_and_never_repeated(url):
 def test_credentials_are_named_never_given():
     with pytest.raises(CredentialsInvalid):
         Camera(UUID(int=1), "door", URL, "admin:s3cret")
+
+
+@pytest.mark.parametrize(
+    ("group", "place"), [("Building B", ""), ("../x", ""), ("", "a\nb"), ("", "x" * 101)]
+)
+def test_group_and_place_are_one_line_each(group, place):
+    Camera(UUID(int=1), "door", URL, group="building-b", place="Building B, étage 2")
+    with pytest.raises(CameraInvalid):
+        Camera(UUID(int=1), "door", URL, group=group, place=place)

@@ -38,6 +38,10 @@ Fingerprint = Annotated[
     str,
     typer.Option("--fingerprint", help="SHA-256 of an rtsps:// camera's certificate: this one and no other."),
 ]
+Group = Annotated[str, typer.Option("--group", help="Name of the cameras it belongs to, such as building-b.")]
+Where = Annotated[
+    str, typer.Option("--place", help="Where it hangs, such as 'building B, 2nd floor, stairs'.")
+]
 
 
 @app.command()
@@ -59,6 +63,8 @@ def add(
     transport: TransportOption = Transport.TCP,
     ca_file: CaFile = None,
     fingerprint: Fingerprint = "",
+    group: Group = "",
+    where: Where = "",
     check: Annotated[bool, typer.Option(help="Connect first, and add only a camera that answers.")] = True,
     site: SiteDir = None,
     as_json: AsJson = False,
@@ -70,7 +76,7 @@ def add(
         raise typer.BadParameter("give either a URL or --onvif HOST", param_hint="URL")
     if onvif:
         url = composition.choose_stream(composition.camera_streams(place, onvif, credentials), stream).url
-    camera = Camera(uuid4(), name, url, credentials, transport, *_trust(ca_file, fingerprint))
+    camera = Camera(uuid4(), name, url, credentials, transport, *_trust(ca_file, fingerprint), group, where)
     if check:
         composition.check_camera(place, camera)
     place.cameras.add(camera)
@@ -170,6 +176,23 @@ def rename(camera: str, name: str, *, site: SiteDir = None) -> None:
     console.print(f"{camera} is now called {renamed.name}", markup=False)
 
 
+@app.command("place")
+def place_(
+    camera: str, *, group: Group | None = None, where: Where | None = None, site: SiteDir = None
+) -> None:
+    """Say which group a camera belongs to, or where it hangs; '' takes it away."""
+    at = load_site(site)
+    known = at.cameras.find(camera)
+    changed = replace(
+        known,
+        group=known.group if group is None else group,
+        place=known.place if where is None else where,
+    )
+    at.cameras.update(changed)
+    composition.record(at, Event.CAMERA_CHANGED, camera_id=str(changed.id), change="placed")
+    console.print(f"{changed.name}: group {changed.group or '-'}, place {changed.place or '-'}", markup=False)
+
+
 @app.command()
 def remove(camera: str, *, site: SiteDir = None) -> None:
     """Take a camera out of use for good. Its footage keeps its deadline."""
@@ -207,5 +230,7 @@ def _facts(camera: Camera) -> dict[str, Any]:
         "url": camera.url,
         "credentials": camera.credentials,
         "transport": camera.transport.value,
+        "group": camera.group,
+        "place": camera.place,
         "state": state,
     }

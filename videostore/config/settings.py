@@ -237,6 +237,8 @@ class CameraEntry(_Strict):
     transport: Transport = Transport.TCP
     ca_file: str = ""
     fingerprint: str = ""
+    group: str = ""
+    place: str = ""
     state: State = "enabled"
 
 

@@ -26,6 +26,7 @@ class Transport(StrEnum):
 
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+LONGEST_PLACE = 100
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -38,6 +39,8 @@ class Camera:
 
     The certificate of an ``rtsps`` camera is verified: against the authorities of ``ca_file`` (PEM; empty for
     those of the host), or by its SHA-256 ``fingerprint`` alone (64 hex digits), which may be self-signed.
+
+    ``group`` gathers cameras, such as those of ``building-b``; ``place`` tells a person where it hangs.
     """
 
     id: CameraId
@@ -47,6 +50,8 @@ class Camera:
     transport: Transport = Transport.TCP
     ca_file: str = ""
     fingerprint: str = ""
+    group: str = ""
+    place: str = ""
     enabled: bool = True
     removed: bool = False
 
@@ -55,6 +60,16 @@ class Camera:
             raise CameraInvalid(
                 f"{self.name!r} is not a camera name",
                 hint="Use 1 to 63 lower-case letters, digits, '.', '_' or '-'; begin with a letter or digit.",
+            )
+        if self.group and not _NAME.fullmatch(self.group):
+            raise CameraInvalid(
+                f"{self.group!r} is not the name of a group",
+                hint="It is made as a camera's name is, such as building-b.",
+            )
+        if len(self.place) > LONGEST_PLACE or not self.place.isprintable():
+            raise CameraInvalid(
+                f"camera {self.name!r}: a place is a line of at most {LONGEST_PLACE} characters",
+                hint="Say where the camera hangs, such as 'building B, 2nd floor, stairs'.",
             )
         check_stream_url(self.url)
         if self.credentials and not self.credentials.startswith(("env:", "file:")):

@@ -107,5 +107,7 @@ def _is_stream(camera: Camera) -> bool:
 
 
 def _differs(running: Camera, wanted: Camera | None) -> bool:
-    """Say whether a camera has to be connected anew. Its name is nothing to it."""
-    return wanted is None or replace(wanted, name=running.name) != running
+    """Say whether a camera has to be connected anew. Name, group and place are nothing to it."""
+    if wanted is None:
+        return True
+    return replace(wanted, name=running.name, group=running.group, place=running.place) != running

@@ -38,9 +38,11 @@ Fingerprint = Annotated[
     str,
     typer.Option("--fingerprint", help="SHA-256 of an rtsps:// camera's certificate: this one and no other."),
 ]
-Group = Annotated[str, typer.Option("--group", help="Name of the cameras it belongs to, such as building-b.")]
+Group = Annotated[
+    str | None, typer.Option("--group", help="Name of the cameras it belongs to, such as building-b.")
+]
 Where = Annotated[
-    str, typer.Option("--place", help="Where it hangs, such as 'building B, 2nd floor, stairs'.")
+    str | None, typer.Option("--place", help="Where it hangs, such as 'building B, 2nd floor, stairs'.")
 ]
 
 
@@ -63,8 +65,8 @@ def add(
     transport: TransportOption = Transport.TCP,
     ca_file: CaFile = None,
     fingerprint: Fingerprint = "",
-    group: Group = "",
-    where: Where = "",
+    group: Group = None,
+    where: Where = None,
     check: Annotated[bool, typer.Option(help="Connect first, and add only a camera that answers.")] = True,
     site: SiteDir = None,
     as_json: AsJson = False,
@@ -76,7 +78,9 @@ def add(
         raise typer.BadParameter("give either a URL or --onvif HOST", param_hint="URL")
     if onvif:
         url = composition.choose_stream(composition.camera_streams(place, onvif, credentials), stream).url
-    camera = Camera(uuid4(), name, url, credentials, transport, *_trust(ca_file, fingerprint), group, where)
+    camera = Camera(
+        uuid4(), name, url, credentials, transport, *_trust(ca_file, fingerprint), group or "", where or ""
+    )
     if check:
         composition.check_camera(place, camera)
     place.cameras.add(camera)
@@ -177,9 +181,7 @@ def rename(camera: str, name: str, *, site: SiteDir = None) -> None:
 
 
 @app.command("place")
-def place_(
-    camera: str, *, group: Group | None = None, where: Where | None = None, site: SiteDir = None
-) -> None:
+def place_(camera: str, *, group: Group = None, where: Where = None, site: SiteDir = None) -> None:
     """Say which group a camera belongs to, or where it hangs; '' takes it away."""
     at = load_site(site)
     known = at.cameras.find(camera)

@@ -252,11 +252,27 @@ class PresenceRecords(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SoundInfo:
+    """How the sound beside a picture is to be decoded: ``aac``, or G.711 as ``pcm_alaw`` and ``pcm_mulaw``.
+
+    ``extradata`` is the AudioSpecificConfig of AAC (ISO/IEC 14496-3, 1.6.2.1), empty for G.711; ``time_base``
+    the length of one tick of its packets in seconds.
+    """
+
+    codec: str
+    sample_rate_hz: int
+    channels: int
+    time_base: Fraction
+    extradata: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class StreamInfo:
     """How the packets of a stream are to be decoded.
 
     ``extradata`` is the codec's own header (SPS and PPS for H.264), ``time_base`` the length of one
-    tick in seconds.
+    tick in seconds. ``sound`` is None where there is none, none that can be recorded, or none wanted
+    (``Camera.sound``): no packet is sound then.
     """
 
     codec: str
@@ -264,6 +280,7 @@ class StreamInfo:
     height_px: int
     time_base: Fraction
     extradata: bytes
+    sound: SoundInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +290,10 @@ class Packet:
     ``received_at`` is the host's time of arrival, ``claimed_at`` the camera's own wall clock for
     this frame if it sent one (RTCP sender report). ``lost`` is how many RTP packets are known to be missing
     between the frame before and this one, or inside either.
+
+    With ``sound`` it is one AAC access unit (without ADTS header), or any number of G.711 samples. Its
+    ``pts`` counts ticks of the sound's own ``time_base``, from a zero of its own: what places it beside the
+    picture is ``claimed_at``, and ``received_at`` while either of the two claims nothing.
     """
 
     data: bytes
@@ -281,6 +302,7 @@ class Packet:
     received_at: datetime
     claimed_at: datetime | None
     lost: int = 0
+    sound: bool = False
 
 
 class CameraStream(Protocol):
@@ -290,7 +312,7 @@ class CameraStream(Protocol):
     def info(self) -> StreamInfo: ...
 
     def packets(self) -> Iterator[Packet]:
-        """Yield packets as they arrive. The end of a live stream is an error: it raises
+        """Yield packets as they arrive, picture and sound. The end of a live stream is an error: it raises
         CameraUnreachable when the camera hangs up or stalls."""
 
     def close(self) -> None: ...
@@ -301,7 +323,8 @@ class CameraSource(Protocol):
 
     def open(self, camera: Camera, credentials: tuple[str, str] | None) -> CameraStream:
         """Connect. Raises CameraUnreachable, CameraRefused, CameraNotRtsp, CameraUntrusted or
-        CameraStreamInvalid. Nothing of the credentials leaves before a certificate is verified."""
+        CameraStreamInvalid. Nothing of the credentials leaves before a certificate is verified. Sound is
+        asked for (SETUP) only if ``camera.sound``; one that cannot be recorded is left out."""
 
 
 # --- everything that holds copies ------------------------------------------------------------

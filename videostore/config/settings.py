@@ -239,6 +239,7 @@ class CameraEntry(_Strict):
     fingerprint: str = ""
     group: str = ""
     place: str = ""
+    sound: bool = False
     state: State = "enabled"
 
 

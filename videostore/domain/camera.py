@@ -41,6 +41,8 @@ class Camera:
     those of the host), or by its SHA-256 ``fingerprint`` alone (64 hex digits), which may be self-signed.
 
     ``group`` gathers cameras, such as those of ``building-b``; ``place`` tells a person where it hangs.
+
+    Only with ``sound`` is what the camera hears asked for and recorded.
     """
 
     id: CameraId
@@ -52,6 +54,7 @@ class Camera:
     fingerprint: str = ""
     group: str = ""
     place: str = ""
+    sound: bool = False
     enabled: bool = True
     removed: bool = False
 

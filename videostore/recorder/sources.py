@@ -40,6 +40,8 @@ _AT_ONCE = {"probesize": "32"}
 _LOOK_FIRST = {"analyzeduration": "1000000"}
 """For cameras whose SDP says too little: look at a second of the stream before handing it out."""
 
+_PICTURE = {"allowed_media_types": "video"}
+"""What is not wanted is not asked for. (Beside another stream libav moves the picture's time stamps, too.)"""
 _IN_ORDER = {"reorder_queue_size": "2"}
 """Over TCP libav does not look at sequence numbers unless it may reorder."""
 
@@ -60,7 +62,7 @@ class RtspSource:
 
     def open(self, camera: Camera, credentials: tuple[str, str] | None) -> RtspStream:
         with knock(camera, root=self._root) as trust:
-            options = {"rtsp_transport": camera.transport.value, **trust}
+            options = {"rtsp_transport": camera.transport.value, **_PICTURE, **trust}
             if camera.transport is Transport.TCP:
                 options |= _IN_ORDER
             began = time.monotonic()

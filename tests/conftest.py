@@ -20,7 +20,7 @@ def program(name: str) -> str:
     """Return the path of an installed program."""
     path = shutil.which(name)
     if path is None:
-        missing(f"{name} is not installed: apt-get install ffmpeg age postgresql")
+        missing(f"{name} is not installed: apt-get install ffmpeg age postgresql prometheus")
     return str(path)
 
 

@@ -1,14 +1,14 @@
 """Every metric, with unit and help, in one table; and structured logging.
 
-docs/reference/metrics.md is compared with this table by a test. Labels are bounded: a camera is
-its UUID, a reason is one of a fixed list. Nothing personal: no staff identifier, no address.
+docs/reference/metrics.md is compared with this table by a test. Labels are those of LABELS, each with
+its bound. Nothing personal: no staff identifier, no address.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -20,127 +20,182 @@ if TYPE_CHECKING:
     from threading import Thread
     from wsgiref.simple_server import WSGIServer
 
-REGISTRY = CollectorRegistry()
-"""Ours alone: no process or platform metric that we did not choose to publish."""
+Metric = TypeVar("Metric", bound=MetricWrapperBase)
+
+REGISTRIES = {role: CollectorRegistry() for role in ("recorder", "retention", "gate")}
+"""What the endpoint of each role shows: only what that role knows, for a gauge that nobody sets reads 0,
+and 0 is an answer. No process or platform metric that we did not choose to publish."""
+
+LABELS = {
+    "camera_id": "UUID of a camera that is recorded",
+    "fault": "one of five picture faults",
+    "folder": "a drop folder of videostore.yaml",
+    "kind": "kind of data (video, entry-exit) or class of error",
+    "mode": "view or export",
+    "operation": "method of the store port",
+    "outcome": "one of a few words",
+    "reason": "a reason of gaps or of access decisions",
+    "route": "a route of the gate, never a path with identifiers",
+    "status": "HTTP status",
+    "version": "version of the program",
+}
+"""Every label there is, and what bounds its values. Prometheus keeps a series for each."""
 
 
-def _counter(name: str, help_text: str, *labels: str) -> Counter:
-    return Counter(f"videostore_{name}", help_text, labels, registry=REGISTRY)
+class _Endpoint:
+    """Makes the metrics that one role shows at its endpoint, or every role."""
+
+    def __init__(self, *roles: str) -> None:
+        self._roles = roles
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        return self._show(Counter(f"videostore_{name}", text, labels, registry=None))
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return self._show(Gauge(f"videostore_{name}", text, labels, registry=None))
+
+    def histogram(self, name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
+        return self._show(Histogram(f"videostore_{name}", text, labels, registry=None, buckets=buckets))
+
+    def _show(self, metric: Metric) -> Metric:
+        for role in self._roles:
+            REGISTRIES[role].register(metric)
+        _TABLE[metric] = self._roles
+        return metric
 
 
-def _gauge(name: str, help_text: str, *labels: str) -> Gauge:
-    return Gauge(f"videostore_{name}", help_text, labels, registry=REGISTRY)
-
-
-def _histogram(name: str, help_text: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
-    return Histogram(f"videostore_{name}", help_text, labels, registry=REGISTRY, buckets=buckets)
-
+_TABLE: dict[MetricWrapperBase, tuple[str, ...]] = {}
+_recorder, _retention, _gate = (_Endpoint(role) for role in REGISTRIES)
+_every = _Endpoint(*REGISTRIES)
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _LATENESS = (0.0, 1.0, 10.0, 60.0, 600.0, 3600.0, 86400.0)
 
-BUILD = _gauge("build_info", "Always 1; the label tells the running version.", "version")
+BUILD = _every.gauge("build_info", "Always 1; the label tells the running version.", "version")
 
-CAMERA_UP = _gauge("camera_up", "1 while packets of the camera arrive, else 0.", "camera_id")
-CAMERA_LAST_FRAME = _gauge(
+CAMERA_UP = _recorder.gauge("camera_up", "1 while packets of the camera arrive, else 0.", "camera_id")
+CAMERA_LAST_FRAME = _recorder.gauge(
     "camera_last_frame_timestamp_seconds", "Unix time of the last frame received.", "camera_id"
 )
-CAMERA_CLOCK_OFFSET = _gauge(
+CAMERA_CLOCK_OFFSET = _recorder.gauge(
     "camera_clock_offset_seconds", "Receipt minus the camera's own clock, at the last segment.", "camera_id"
 )
-CAMERA_CONNECTS = _counter("camera_connects_total", "Connections made to the camera.", "camera_id")
-CAMERA_FRAMES = _counter("camera_frames_total", "Frames received.", "camera_id")
-CAMERA_BYTES = _counter("camera_received_bytes_total", "Bytes of encoded video received.", "camera_id")
-CAMERA_LOST_PACKETS = _counter(
+CAMERA_CONNECTS = _recorder.counter("camera_connects_total", "Connections made to the camera.", "camera_id")
+CAMERA_FRAMES = _recorder.counter("camera_frames_total", "Frames received.", "camera_id")
+CAMERA_BYTES = _recorder.counter(
+    "camera_received_bytes_total", "Bytes of encoded video received.", "camera_id"
+)
+CAMERA_LOST_PACKETS = _recorder.counter(
     "camera_lost_packets_total", "RTP packets that the camera sent and that did not arrive.", "camera_id"
 )
-CAMERA_PICTURE_FAULT = _gauge(
+CAMERA_PICTURE_FAULT = _recorder.gauge(
     "camera_picture_fault", "1 while the picture of the camera has this fault, else 0.", "camera_id", "fault"
 )
-GAP_SECONDS = _counter(
+GAP_SECONDS = _recorder.counter(
     "gap_seconds_total",
     "Seconds without footage, or damaged (packet-loss), by reason.",
     "camera_id",
     "reason",
 )
-SEGMENTS_SEALED = _counter("segments_sealed_total", "Segments sealed into the spool.", "camera_id")
+SEGMENTS_SEALED = _recorder.counter("segments_sealed_total", "Segments sealed into the spool.", "camera_id")
 
-FOLDER_FILES = _counter("folder_files_total", "Files of a drop folder dealt with.", "folder", "outcome")
-FOLDER_WAITING = _gauge("folder_waiting_files", "Files of a drop folder that wait.", "folder")
+FOLDER_FILES = _recorder.counter(
+    "folder_files_total", "Files of a drop folder dealt with.", "folder", "outcome"
+)
+FOLDER_WAITING = _recorder.gauge("folder_waiting_files", "Files of a drop folder that wait.", "folder")
 
-SPOOL_BYTES = _gauge("spool_bytes", "Sealed bytes in the spool.")
-SPOOL_LIMIT = _gauge("spool_limit_bytes", "What the spool may hold.")
-SPOOL_GIVEN_UP = _counter("spool_given_up_total", "Segments given up because the spool or its disk was full.")
-SPOOL_SEGMENTS = _gauge("spool_segments", "Segments in the spool that wait for upload.")
-SPOOL_OLDEST = _gauge(
+SPOOL_BYTES = _recorder.gauge("spool_bytes", "Sealed bytes in the spool.")
+SPOOL_LIMIT = _recorder.gauge("spool_limit_bytes", "What the spool may hold.")
+SPOOL_GIVEN_UP = _recorder.counter(
+    "spool_given_up_total", "Segments given up because the spool or its disk was full."
+)
+SPOOL_SEGMENTS = _recorder.gauge("spool_segments", "Segments in the spool that wait for upload.")
+SPOOL_OLDEST = _recorder.gauge(
     "spool_oldest_timestamp_seconds", "Unix time of the oldest segment in the spool, 0 when empty."
 )
-UPLOADED_SEGMENTS = _counter("uploaded_segments_total", "Segments confirmed by store and catalogue.")
-UPLOADED_BYTES = _counter("uploaded_bytes_total", "Sealed bytes confirmed by store and catalogue.")
-UPLOAD_SECONDS = _histogram(
+UPLOADED_SEGMENTS = _recorder.counter("uploaded_segments_total", "Segments confirmed by store and catalogue.")
+UPLOADED_BYTES = _recorder.counter("uploaded_bytes_total", "Sealed bytes confirmed by store and catalogue.")
+UPLOAD_SECONDS = _recorder.histogram(
     "upload_seconds", "From the end of a segment to its confirmation.", buckets=_SECONDS
 )
-STORE_REQUESTS = _histogram(
+STORE_REQUESTS = _every.histogram(
     "store_request_seconds", "Time that store requests took.", "operation", buckets=_SECONDS
 )
-STORE_ERRORS = _counter("store_errors_total", "Store requests that failed.", "operation", "kind")
+STORE_ERRORS = _every.counter("store_errors_total", "Store requests that failed.", "operation", "kind")
 
-OLDEST_FOOTAGE = _gauge(
+OLDEST_FOOTAGE = _retention.gauge(
     "oldest_footage_timestamp_seconds", "Unix time of the oldest live footage, 0 when there is none."
 )
-KEEP_SECONDS = _gauge("keep_seconds", "The policy's keep.", "kind")
-SWEEPS = _counter("sweeps_total", "Sweeps, by outcome.", "outcome")
-LAST_SWEEP = _gauge(
+KEEP_SECONDS = _retention.gauge("keep_seconds", "The policy's keep.", "kind")
+LEAD_SECONDS = _retention.gauge(
+    "lead_seconds", "The policy's lead: how long before the deadline deletion begins.", "kind"
+)
+SWEEPS = _retention.counter("sweeps_total", "Sweeps, by outcome.", "outcome")
+LAST_SWEEP = _retention.gauge(
     "last_successful_sweep_timestamp_seconds", "Unix time of the last sweep that finished all it had to do."
 )
-SEGMENTS_DELETED = _counter("segments_deleted_total", "Objects deleted and confirmed absent.")
-DELETION_LATENESS = _histogram(
+SEGMENTS_DELETED = _retention.counter("segments_deleted_total", "Objects deleted and confirmed absent.")
+DELETION_LATENESS = _retention.histogram(
     "deletion_lateness_seconds",
     "How long after its deadline an object was confirmed absent; 0 is in time.",
     buckets=_LATENESS,
 )
-OVERDUE = _gauge("overdue_objects", "Objects past their deadline that are not confirmed absent.")
-CONDEMNED = _gauge("condemned_segments", "Segments condemned and not yet forgotten.")
-CERTIFICATES = _counter("certificates_total", "Certificates of deletion written to the ledger.")
-LOST_SEGMENTS = _counter(
+OVERDUE = _retention.gauge("overdue_objects", "Objects past their deadline that are not confirmed absent.")
+CONDEMNED = _retention.gauge("condemned_segments", "Segments condemned and not yet forgotten.")
+CERTIFICATES = _retention.counter("certificates_total", "Certificates of deletion written to the ledger.")
+LOST_SEGMENTS = _retention.counter(
     "lost_segments_total", "Catalogue rows whose object was missing before its deadline."
 )
-KEYS_LIVE = _gauge("keys_live", "Hour keys that exist.", "kind")
-KEYS_DESTROYED = _counter("keys_destroyed_total", "Hour keys destroyed.", "kind")
-KEYS_AHEAD_SECONDS = _gauge("keys_ahead_seconds", "How far ahead hour keys are published.", "kind")
-HOST_CLOCK_SYNCHRONISED = _gauge(
+KEYS_LIVE = _retention.gauge("keys_live", "Hour keys that exist.", "kind")
+KEYS_DESTROYED = _retention.counter("keys_destroyed_total", "Hour keys destroyed.", "kind")
+KEYS_AHEAD_SECONDS = _retention.gauge("keys_ahead_seconds", "How far ahead hour keys are published.", "kind")
+HOST_CLOCK_SYNCHRONISED = _recorder.gauge(
     "host_clock_synchronised", "1 if a time service disciplines the clock of the recorder's host, else 0."
 )
-CLOCK_IN_DOUBT = _gauge("clock_in_doubt", "1 while the clock is not believed and destruction is stopped.")
+CLOCK_IN_DOUBT = _retention.gauge(
+    "clock_in_doubt", "1 while the clock is not believed and destruction is stopped."
+)
 
-GATE_DECISIONS = _counter("gate_decisions_total", "Decisions of the gate, by reason code.", "reason")
-GATE_LOGINS = _counter("gate_logins_total", "Attempts to log in, by outcome.", "outcome")
-GATE_VIEWINGS = _counter("gate_viewings_total", "Viewings begun.")
-GATE_EXPORTS = _counter("gate_exports_total", "Exports begun.")
-GATE_SEGMENTS_SERVED = _counter("gate_segments_served_total", "Segments served to approved staff.", "mode")
-GATE_REQUEST_SECONDS = _histogram(
+GATE_DECISIONS = _gate.counter("gate_decisions_total", "Decisions of the gate, by reason code.", "reason")
+GATE_LOGINS = _gate.counter("gate_logins_total", "Attempts to log in, by outcome.", "outcome")
+GATE_VIEWINGS = _gate.counter("gate_viewings_total", "Viewings begun.")
+GATE_EXPORTS = _gate.counter("gate_exports_total", "Exports begun.")
+GATE_SEGMENTS_SERVED = _gate.counter(
+    "gate_segments_served_total", "Segments served to approved staff.", "mode"
+)
+GATE_REQUEST_SECONDS = _gate.histogram(
     "gate_request_seconds", "Time the gate took to answer.", "route", "status", buckets=_SECONDS
 )
 
-LEDGER_RECORDS = _gauge("ledger_records", "Records in the ledger, as this process last saw it.")
-PRESENCE_RECORDS = _counter("presence_records_total", "Entry/exit records taken, by outcome.", "outcome")
+LEDGER_RECORDS = _retention.gauge("ledger_records", "Records in the ledger, as retention last saw it.")
+PRESENCE_RECORDS = _every.counter(
+    "presence_records_total", "Entry/exit records taken, by outcome.", "outcome"
+)
 
 BUILD.labels(version=__version__).set(1)
 
 
-def metrics() -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """Return the table as ``(name, type, help, labels)``, sorted by name; counters end in ``_total``."""
+def metrics() -> list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]]:
+    """Return the table, sorted: name (counters end in ``_total``), type, help, labels, roles that show it."""
     table = []
-    for metric in (value for value in globals().values() if isinstance(value, MetricWrapperBase)):
+    for metric, roles in _TABLE.items():
         family = next(iter(metric.describe()))
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        table.append((name, family.type, family.documentation, tuple(metric._labelnames)))  # noqa: SLF001
+        labels = tuple(metric._labelnames)  # noqa: SLF001 - there is no other way to ask
+        table.append((name, family.type, family.documentation, labels, roles))
     return sorted(table)
 
 
-def serve_metrics(host: str, port: int) -> tuple[WSGIServer, Thread]:
-    """Serve ``/metrics`` from a thread. Port 0 takes a free one: see ``server.server_port``."""
-    server, thread = start_http_server(port, addr=host, registry=REGISTRY)
+def forget_camera(camera_id: str) -> None:
+    """Drop every series of a camera that is recorded no more: nobody is woken for one that was disabled."""
+    for metric in _TABLE:
+        if "camera_id" in metric._labelnames:  # noqa: SLF001 - there is no other way to ask
+            metric.remove_by_labels({"camera_id": camera_id})
+
+
+def serve_metrics(role: str, host: str, port: int) -> tuple[WSGIServer, Thread]:
+    """Serve ``/metrics`` of ``role`` from a thread. Port 0 takes a free one: see ``server.server_port``."""
+    server, thread = start_http_server(port, addr=host, registry=REGISTRIES[role])
     return server, thread
 
 

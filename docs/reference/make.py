@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 import typer
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -24,9 +25,10 @@ from videostore.config.durations import show_duration
 from videostore.domain import errors
 from videostore.domain.access import Reason, told
 from videostore.domain.ledger import Event
-from videostore.telemetry import metrics
+from videostore.telemetry import LABELS, REGISTRIES, metrics
 
 HERE = Path(__file__).parent
+RULES = HERE.parents[1] / "deploy" / "prometheus" / "alerts.yml"
 SCHEMAS = {
     "videostore.schema.json": settings.SiteSettings,
     "retention.schema.json": settings.RetentionFile,
@@ -38,6 +40,7 @@ SCHEMAS = {
 def pages() -> dict[str, str]:
     """Return every generated page by file name."""
     return {
+        "alerts.md": _alerts(),
         "cli.md": _cli(),
         "codes.md": _codes(),
         "configuration.md": _configuration(),
@@ -53,13 +56,37 @@ def _table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 def _metrics() -> str:
     rows = (
-        (f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), text)
-        for name, kind, text, labels in metrics()
+        (f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), _shown_by(roles), text)
+        for name, kind, text, labels, roles in metrics()
     )
     return (
         "# Metrics\n\nEach role serves its own endpoint (`metrics` in videostore.yaml; `videostore status` shows the "
-        "addresses). Labels are bounded and never personal.\n\n"
-        + _table(("metric", "type", "labels", "meaning"), rows)
+        "addresses) and shows what it knows.\n\n"
+        + _table(("metric", "type", "labels", "role", "meaning"), rows)
+        + "\n## Labels\n\nEvery label is bounded, and none is personal.\n\n"
+        + _table(("label", "values"), ((f"`{label}`", bound) for label, bound in LABELS.items()))
+    )
+
+
+def _shown_by(roles: tuple[str, ...]) -> str:
+    return "all" if len(roles) == len(REGISTRIES) else ", ".join(roles)
+
+
+def _alerts() -> str:
+    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    rows = (
+        (
+            f"[{rule['alert']}](../{rule['annotations']['runbook']})",
+            rule["labels"]["severity"],
+            rule["annotations"]["summary"],
+        )
+        for group in groups
+        for rule in group["rules"]
+    )
+    return (
+        "# Alerts\n\nThe rules are in deploy/prometheus/alerts.yml, each with a test of its own in "
+        "deploy/prometheus/tests. `critical` wakes somebody, `warning` waits for the working day. The name leads to "
+        "the page with what to do.\n\n" + _table(("alert", "severity", "says"), rows)
     )
 
 

@@ -52,7 +52,7 @@ def _metrics(site: Site, role: str) -> Iterator[str]:
     address: str = getattr(site.settings.metrics, role)
     host, port = split_address(address)
     try:
-        server, thread = telemetry.serve_metrics(host, port)
+        server, thread = telemetry.serve_metrics(role, host, port)
     except OSError as error:
         raise SiteError(
             f"metrics of the {role} cannot listen on {address}: {error.strerror}",

@@ -74,10 +74,10 @@ class CameraSession:
         while not stop.is_set():
             sequence = self._sequence
             why = self._record_once(stop)
-            telemetry.CAMERA_UP.labels(camera_id=str(self._camera.id)).set(0)
             with self._lock:
                 if self._finished.is_set():
                     return
+                telemetry.CAMERA_UP.labels(camera_id=str(self._camera.id)).set(0)
                 self._why = why
                 self._account(why)
             if not stop.is_set():

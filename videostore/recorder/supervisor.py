@@ -99,6 +99,7 @@ class Recorder:
         for one in running:
             one.session.finish()
             del self._running[one.camera.id]
+            telemetry.forget_camera(str(one.camera.id))
             log.info("camera.stopped", camera_id=str(one.camera.id))
 
 

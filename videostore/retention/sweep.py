@@ -334,6 +334,7 @@ class Sweep:
             name = kind.policy.kind.value
             telemetry.KEYS_LIVE.labels(kind=name).set(len(live))
             telemetry.KEEP_SECONDS.labels(kind=name).set(kind.policy.keep.total_seconds())
+            telemetry.LEAD_SECONDS.labels(kind=name).set(kind.policy.lead.total_seconds())
             ahead = max((key.key_id.span.end for key in live), default=report.reading.latest)
             telemetry.KEYS_AHEAD_SECONDS.labels(kind=name).set(
                 max(0.0, (ahead - report.reading.latest).total_seconds())

@@ -19,6 +19,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from videostore.store.bucket import Bucket
+
 POSTGRESQL_LOGIN = ("tester", "postgres-secret")
 ACCESS, SECRET = "test-access", "test-secret"
 _START_SECONDS = 60
@@ -40,6 +42,9 @@ class S3Server:
             aws_secret_access_key=SECRET,
             config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5),
         )
+
+    def as_admin(self, bucket: str) -> Bucket:
+        return Bucket(bucket, endpoint=self.endpoint, credentials=(ACCESS, SECRET))
 
     def bucket(self, name: str) -> str:
         self.client().create_bucket(Bucket=name)

@@ -3,39 +3,65 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.fakes.segment_store import MemorySegmentStore
-from tests.servers import ACCESS, SECRET
 from videostore.domain.errors import IntegrityError, ObjectMissing
 from videostore.domain.segment import ObjectKey, Sha256Hex
-from videostore.store.decorators import Metered, Retrying
+from videostore.store.bucket import Bucket
+from videostore.store.decorators import Metered, ReadBack, Retrying
 from videostore.store.directory import DirectoryStore
+from videostore.store.minio import MinioStore
 from videostore.store.s3 import S3Store
 
 A, B, C = (ObjectKey(f"segments/2026-11-{day}/camera/{day}.mp4.age") for day in (22, 23, 24))
 
 
-@pytest.fixture(params=["memory", "directory", "s3", "s3-versioned", "decorated"])
+ADAPTERS = {"s3": S3Store, "minio": MinioStore}
+ELSEWHERE = os.environ.get("VIDEOSTORE_TEST_S3", "")
+"""URL of an S3 store to try besides SeaweedFS; VIDEOSTORE_TEST_S3_CREDENTIALS holds ACCESS_KEY:SECRET_KEY.
+Buckets are made, and removed again."""
+
+
+@pytest.fixture(
+    params=[
+        *("memory", "directory", "decorated", "s3", "s3-versioned", "minio"),
+        *(["s3-elsewhere", "minio-elsewhere"] if ELSEWHERE else []),
+    ]
+)
 def store(request, tmp_path):
-    match request.param:
+    adapter, _, way = request.param.partition("-")
+    match adapter:
         case "memory":
-            return MemorySegmentStore()
+            yield MemorySegmentStore()
         case "directory":
-            return DirectoryStore.create(tmp_path / "store")
+            yield DirectoryStore.create(tmp_path / "store")
         case "decorated":
-            return Metered(Retrying(DirectoryStore.create(tmp_path / "store")))
+            yield Metered(Retrying(ReadBack(DirectoryStore.create(tmp_path / "store"), "content")))
         case _:
-            server = request.getfixturevalue("s3_server")
-            bucket = server.bucket(f"contract-{uuid.uuid4().hex[:12]}")
-            if request.param == "s3-versioned":
-                server.client().put_bucket_versioning(
-                    Bucket=bucket, VersioningConfiguration={"Status": "Enabled"}
-                )
-            return S3Store(endpoint=server.endpoint, bucket=bucket, credentials=(ACCESS, SECRET))
+            name = f"contract-{uuid.uuid4().hex[:12]}"
+            if way == "elsewhere":
+                access, _, secret = os.environ["VIDEOSTORE_TEST_S3_CREDENTIALS"].partition(":")
+                bucket = Bucket(name, endpoint=ELSEWHERE, credentials=(access, secret))
+            else:
+                bucket = request.getfixturevalue("s3_server").as_admin(name)
+            bucket.client.create_bucket(Bucket=name)
+            if way == "versioned":
+                versioned = {"Status": "Enabled"}
+                bucket.client.put_bucket_versioning(Bucket=name, VersioningConfiguration=versioned)
+            yield ADAPTERS[adapter](bucket)
+            if way == "elsewhere":
+                remove(bucket)
+
+
+def remove(bucket):
+    everything = S3Store(bucket)
+    everything.delete([found.key for found in everything.objects()])
+    bucket.client.delete_bucket(Bucket=bucket.name)
 
 
 def put(store, key, body=b"sealed"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from contextlib import nullcontext
 
 import pytest
 
@@ -12,10 +13,12 @@ from tests import servers
 from tests.contracts.test_segment_store import A, B, put
 from tests.fakes.segment_store import MemorySegmentStore
 from tests.servers import ACCESS, SECRET
-from videostore.domain.errors import DiskError, StoreRefused, StoreUnavailable
+from videostore.domain.errors import DiskError, IntegrityError, StoreRefused, StoreUnavailable
 from videostore.domain.segment import ObjectKey, Sha256Hex
-from videostore.store.decorators import Retrying
+from videostore.store.bucket import Bucket
+from videostore.store.decorators import ReadBack, Retrying
 from videostore.store.directory import MARKER, DirectoryStore
+from videostore.store.minio import MinioStore
 from videostore.store.s3 import S3Store
 
 
@@ -71,9 +74,10 @@ def test_something_in_the_way_is_an_error_with_a_hint(directory, tmp_path):
     assert caught.value.hint
 
 
-def test_wrong_credentials_are_refused_and_no_retry_helps(s3_server):
+@pytest.mark.parametrize("adapter", [S3Store, MinioStore])
+def test_wrong_credentials_are_refused_and_no_retry_helps(s3_server, adapter):
     bucket = s3_server.bucket(f"refused-{uuid.uuid4().hex[:12]}")
-    store = S3Store(endpoint=s3_server.endpoint, bucket=bucket, credentials=(ACCESS, "wrong-secret"))
+    store = adapter(Bucket(bucket, endpoint=s3_server.endpoint, credentials=(ACCESS, "wrong-secret")))
     for ask in (lambda: put(store, A), lambda: store.size(A), lambda: store.delete([A]), store.prefixes):
         with pytest.raises(StoreRefused) as caught:
             ask()
@@ -84,7 +88,7 @@ def bucket_of(server, **settings):
     """Return a new bucket, the S3Store over it and an administrator's client."""
     name, client = f"room-{uuid.uuid4().hex[:12]}", server.client()
     client.create_bucket(Bucket=name, **settings)
-    return name, S3Store(endpoint=server.endpoint, bucket=name, credentials=(ACCESS, SECRET)), client
+    return name, S3Store(server.as_admin(name)), client
 
 
 def test_no_version_marker_or_unfinished_upload_outlives_a_deletion(s3_server):
@@ -114,8 +118,9 @@ def test_a_locked_object_is_named_holds_up_no_other_and_does_not_hide(s3_server)
     assert (store.size(A), store.size(B)) == (len(b"sealed"), None)
 
 
-def test_a_bucket_that_is_missing_is_not_an_empty_one(s3_server):
-    store = S3Store(endpoint=s3_server.endpoint, bucket="never-made", credentials=(ACCESS, SECRET))
+@pytest.mark.parametrize("adapter", [S3Store, MinioStore])
+def test_a_bucket_that_is_missing_is_not_an_empty_one(s3_server, adapter):
+    store = adapter(s3_server.as_admin("never-made"))
     for ask in (lambda: list(store.objects()), lambda: store.size(A), store.prefixes):
         with pytest.raises((StoreRefused, StoreUnavailable)):
             ask()
@@ -123,7 +128,7 @@ def test_a_bucket_that_is_missing_is_not_an_empty_one(s3_server):
 
 def test_a_server_that_is_down_is_unavailable_and_never_absence(tmp_path):
     with servers.seaweedfs(tmp_path) as server:
-        store = S3Store(endpoint=server.endpoint, bucket=server.bucket("down"), credentials=(ACCESS, SECRET))
+        store = MinioStore(server.as_admin(server.bucket("down")))
         put(store, A)
         assert store.time() is not None
         server.stop()
@@ -156,9 +161,44 @@ def test_a_store_that_stumbles_is_asked_again_and_one_that_is_down_is_not_asked_
             put(store, A)
 
 
+class Lossy(MemorySegmentStore):
+    """Confirms everything and keeps half of it."""
+
+    def put(self, key, body, *, sha256):
+        super().put(key, body, sha256=sha256)
+        self.bodies[key] = body[: len(body) // 2], self.bodies[key][1]
+
+
+@pytest.mark.parametrize(("how", "caught"), [("never", False), ("size", True), ("content", True)])
+def test_reading_back_catches_a_store_that_keeps_something_else(how, caught):
+    store = ReadBack(Lossy(), how)
+    with pytest.raises(IntegrityError) if caught else nullcontext():
+        put(store, A)
+
+
+def test_credentials_may_come_from_the_aws_chain(s3_server, tmp_path, monkeypatch):
+    name = s3_server.bucket(f"chain-{uuid.uuid4().hex[:12]}")
+    profile = tmp_path / "credentials"
+    profile.write_text(f"[site]\naws_access_key_id = {ACCESS}\naws_secret_access_key = {SECRET}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
+    monkeypatch.setenv("AWS_PROFILE", "site")
+    bucket = Bucket(name, endpoint=s3_server.endpoint)
+    put(S3Store(bucket), A)
+    assert MinioStore(bucket).get(A) == b"sealed"
+
+
+def test_nobody_to_sign_is_refused_with_a_hint(s3_server, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    bucket = Bucket("unsigned", endpoint=s3_server.endpoint)
+    for ask in (lambda: put(S3Store(bucket), A), lambda: MinioStore(bucket)):
+        with pytest.raises(StoreRefused, match="nobody signs") as caught:
+            ask()
+        assert "store.credentials" in caught.value.hint
+
+
 def test_an_altered_put_is_refused_by_the_server_itself(s3_server):
-    bucket = s3_server.bucket(f"md5-{uuid.uuid4().hex[:12]}")
-    store = S3Store(endpoint=s3_server.endpoint, bucket=bucket, credentials=(ACCESS, SECRET))
+    _, store, _ = bucket_of(s3_server)
     altered: list[str] = []
 
     def alter(request, **_):

@@ -60,7 +60,7 @@ def create(directory: Path, *, name: str, overrides: Mapping[str, str] | None = 
         (building / "ledger" / RECORDER_PUBLIC_KEY).write_text(f"{recorder.public}\n")
         if isinstance(site.settings.store, DirectoryStoreSettings):
             DirectoryStore.create(site.path(site.settings.store.path))
-        with Parts(site) as parts:
+        with Parts(site, role="retention") as parts:
             parts.ledger.append(Event.SITE_CREATED, actor=OPERATOR, body={"site": site.settings.site})
             parts.catalogue.totals()
             parts.clock.advance()

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from videostore.check import invariants
 from videostore.config.credentials import resolve_credentials
 from videostore.config.follow import Followed
-from videostore.config.settings import DirectoryStoreSettings
+from videostore.config.settings import DirectoryStoreSettings, S3StoreSettings, StoreRole
 from videostore.config.site import Site
 from videostore.domain import chain
 from videostore.domain.errors import ConfigInvalid, SignatureInvalid
@@ -29,18 +29,21 @@ from videostore.recorder.spool import Spool
 from videostore.retention.clock import GuardedClock
 from videostore.retention.sweep import Keys, Sweep
 from videostore.signing import SigningKey
-from videostore.store.decorators import Metered, Retrying
+from videostore.store.decorators import Metered, ReadBack, Retrying
 from videostore.store.directory import DirectoryStore
 
 if TYPE_CHECKING:
     from videostore.catalogue.sql import SqlCatalogue
+    from videostore.store.bucket import Bucket
 
 
 class Parts:
     """The running objects of one site, each built when first asked for; a context manager."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, *, role: StoreRole = "auditor") -> None:
+        """``role``: whose credentials the store sees."""
         self.site = site
+        self.role = role
         self._open = ExitStack()
 
     def __enter__(self) -> Parts:
@@ -68,7 +71,7 @@ class Parts:
 
     @cached_property
     def store(self) -> SegmentStore:
-        return Metered(Retrying(_store(self.site)))
+        return Metered(Retrying(_store(self.site, self.role)))
 
     @cached_property
     def catalogue(self) -> SqlCatalogue:
@@ -189,18 +192,32 @@ class Parts:
         )
 
 
-def _store(site: Site) -> SegmentStore:
+def _store(site: Site, role: StoreRole) -> SegmentStore:
     settings = site.settings.store
     if isinstance(settings, DirectoryStoreSettings):
         return DirectoryStore(site.path(settings.path))
-    from videostore.store.s3 import S3Store  # boto3 is an extra
+    bucket = bucket_of(site, settings, settings.roles.get(role, settings.credentials))
+    if settings.kind == "minio":
+        from videostore.store.minio import MinioStore
 
-    return S3Store(
+        return ReadBack(MinioStore(bucket), settings.read_back)
+    from videostore.store.s3 import S3Store
+
+    return ReadBack(S3Store(bucket), settings.read_back)
+
+
+def bucket_of(site: Site, settings: S3StoreSettings, credentials: str) -> Bucket:
+    """Return the site's bucket as whoever ``credentials`` names sees it."""
+    from videostore.store.bucket import Bucket  # boto3 is an extra
+
+    return Bucket(
+        settings.bucket,
         endpoint=settings.endpoint,
-        bucket=settings.bucket,
         region=settings.region,
-        credentials=resolve_credentials(settings.credentials, root=site.root),
+        credentials=resolve_credentials(credentials, root=site.root),
         ca_file=str(site.path(settings.ca_file)) if settings.ca_file else "",
+        addressing=settings.addressing,
+        proxy=settings.proxy,
     )
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from threading import Event as Stop
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from videostore import telemetry
 from videostore.app.host import clock_synchronised, keep_memory_whole, notify, return_free_memory, watchdog
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = telemetry.logger("app")
 
-ROLES = ("recorder", "retention", "gate")
+ROLES: Final = ("recorder", "retention", "gate")
 
 
 def run(site: Site, role: str, stop: Stop) -> None:
@@ -38,8 +38,9 @@ def run(site: Site, role: str, stop: Stop) -> None:
     if role == "all":
         _run_all(site, stop)
         return
-    with site.duty(role), Parts(site) as parts:
-        {"recorder": _run_recorder, "retention": _run_retention, "gate": _run_gate}[role](parts, stop)
+    name = next(one for one in ROLES if one == role)
+    with site.duty(name), Parts(site, role=name) as parts:
+        {"recorder": _run_recorder, "retention": _run_retention, "gate": _run_gate}[name](parts, stop)
 
 
 def _announce(site: Site, role: str, facts: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ app = typer.Typer(help="Record entries and exits; ask who is on the premises.", 
 @app.command()
 def record(*, site: SiteDir = None) -> None:
     """Take entry/exit records from stdin, a JSON object a line: badge, door, direction, read_at."""
-    with composition.Parts(load_site(site)) as parts:
+    with composition.Parts(load_site(site), role="recorder") as parts:
         register = parts.register()
         taken = 0
         for line in sys.stdin:

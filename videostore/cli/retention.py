@@ -45,7 +45,7 @@ def plan(
 def sweep(*, site: SiteDir = None, as_json: AsJson = False) -> None:
     """Run one pass of retention now. `videostore run retention` does this by itself."""
     place = load_site(site)
-    with composition.Parts(place) as parts:
+    with composition.Parts(place, role="retention") as parts:
         parts.clock.advance()
         report = composition.sweep(parts).run()
     facts: dict[str, Any] = {

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from tenacity import Retrying as Attempts
 from tenacity import retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from videostore import telemetry
-from videostore.domain.errors import ObjectMissing, StoreError, StoreUnavailable
+from videostore.domain.errors import IntegrityError, ObjectMissing, StoreError, StoreUnavailable
 from videostore.domain.segment import ObjectKey, Sha256Hex
 from videostore.ports import SegmentStore, StoredObject
 
@@ -66,6 +66,46 @@ class Retrying:
             wait=self._wait,
             reraise=True,
         )(ask)
+
+
+class ReadBack:
+    """Asks the store for what it has just stored: its size, or all of it. Catches a store that alters what it
+    confirmed; costs the traffic again, and a recorder that may read."""
+
+    def __init__(self, store: SegmentStore, how: Literal["never", "size", "content"]) -> None:
+        self._store = store
+        self._how = how
+
+    def put(self, key: ObjectKey, body: bytes, *, sha256: Sha256Hex) -> None:
+        self._store.put(key, body, sha256=sha256)
+        kept = (
+            self._how == "never"
+            or (self._how == "size" and self._store.size(key) == len(body))
+            or (self._how == "content" and self._store.get(key) == body)
+        )
+        if not kept:
+            raise IntegrityError(
+                f"the store confirmed {key} and gives something else back",
+                hint="Do not trust this store: `videostore store qualify`. The spool keeps the segment.",
+            )
+
+    def get(self, key: ObjectKey) -> bytes:
+        return self._store.get(key)
+
+    def size(self, key: ObjectKey) -> int | None:
+        return self._store.size(key)
+
+    def delete(self, keys: Collection[ObjectKey]) -> Mapping[ObjectKey, str]:
+        return self._store.delete(keys)
+
+    def objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        return self._store.objects(prefix)
+
+    def prefixes(self, prefix: str = "") -> list[str]:
+        return self._store.prefixes(prefix)
+
+    def time(self) -> datetime | None:
+        return self._store.time()
 
 
 class Metered:

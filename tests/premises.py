@@ -10,7 +10,8 @@ from tests.fakes.clock import SettableClock
 from tests.fakes.segment_store import MemorySegmentStore
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import KeyId, Span
-from videostore.keyring.files import FileKeyring, PublishedKeys, create_master_key
+from videostore.keyring.files import FileKeyring, PublishedKeys
+from videostore.keyring.master import MasterKeyFile
 from videostore.ledger.files import FileLedger
 from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
 from videostore.recorder.spool import Spool, facts_of
@@ -40,7 +41,8 @@ class Premises:
             Kind.VIDEO: RetentionPolicy(Kind.VIDEO, 30 * DAY, 15 * MINUTE, HOUR),
             Kind.ENTRY_EXIT: RetentionPolicy(Kind.ENTRY_EXIT, 24 * HOUR, 15 * MINUTE, HOUR),
         }
-        create_master_key(root / "master.key")
+        self.master = MasterKeyFile(root / "master.key")
+        self.master.renew()
         self.key = SigningKey.create(root / "ledger.key")
         self.spool = Spool(root / "spool")
         self.open()
@@ -53,7 +55,7 @@ class Premises:
     def _keyring(self, kind):
         return FileKeyring(
             self.root / kind.value,
-            master_key=self.root / "master.key",
+            master_key=self.master,
             policy=lambda: self.policies[kind],
             clock=self.clock,
             ahead=3 * HOUR,

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from videostore.domain.errors import DiskError, DiskFull, DiskNotWritable, SiteBusy
 
@@ -57,12 +58,27 @@ def erase_file(path: Path) -> bool:
     with disk_errors(path):
         try:
             with path.open("r+b") as file:
-                file.write(bytes(path.stat().st_size))
-                file.flush()
-                os.fsync(file.fileno())
+                _overwrite(file)
         except FileNotFoundError:
             return False
         return remove_file(path)
+
+
+def replace_secret(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` (mode 0600), durably and atomically, then overwrite what stood there."""
+    with disk_errors(path):
+        try:
+            with path.open("r+b") as before:
+                write_file(path, data, mode=0o600)
+                _overwrite(before)
+        except FileNotFoundError:
+            write_file(path, data, mode=0o600)
+
+
+def _overwrite(file: BinaryIO) -> None:
+    file.write(bytes(os.fstat(file.fileno()).st_size))
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def make_directory(path: Path, *, mode: int = 0o750) -> None:

@@ -185,6 +185,26 @@ class PublicKeys(Protocol):
         KeyDestroyed if the key is destroyed or past its deadline."""
 
 
+class MasterKey(Protocol):
+    """Wraps the private halves of hour keys. tests/contracts/test_master_key.py is the full contract.
+
+    It has generations: the newest wraps, all of them unwrap. All methods raise KeyUnavailable when it
+    cannot be reached, or is not kept as it must be.
+    """
+
+    def wrap(self, secret: bytes, *, context: bytes) -> bytes:
+        """Return ``secret`` encrypted, with ``context`` authenticated."""
+
+    def unwrap(self, wrapped: bytes, *, context: bytes) -> bytes:
+        """Return the secret. Raises SealBroken if no generation wrapped these bytes under ``context``."""
+
+    def renew(self) -> None:
+        """Make a new generation, which wraps from now on; the first one if there is none."""
+
+    def retire(self) -> None:
+        """Destroy every generation but the newest, for good."""
+
+
 class Keyring(PublicKeys, Protocol):
     """Holds hour keys from creation to destruction. tests/contracts/test_keyring.py is the full contract.
 

@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.fakes.clock import SettableClock
-from videostore.domain.errors import ClockInDoubt, KeyDestroyed, KeyUnavailable, SealBroken
+from videostore.domain.errors import ClockInDoubt, KeyDestroyed, KeyUnavailable, LedgerBroken, SealBroken
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import MICROSECOND, KeyId
-from videostore.keyring.files import FileKeyring, PublishedKeys, create_master_key
+from videostore.keyring.files import FileKeyring, PublishedKeys
+from videostore.keyring.master import MasterKeyFile
 from videostore.sealing import seal
 
 HOUR, LEAD, KEEP = timedelta(hours=1), timedelta(minutes=15), timedelta(days=30)
@@ -29,7 +30,8 @@ class Site:
         self.root = root
         self.clock = SettableClock(START)
         self.policy = RetentionPolicy(Kind.VIDEO, KEEP, LEAD, HOUR)
-        create_master_key(root / "elsewhere" / "master.key")
+        self.buried = dict
+        MasterKeyFile(root / "elsewhere" / "master.key").renew()
 
     @property
     def directory(self):
@@ -38,10 +40,11 @@ class Site:
     def keyring(self):
         return FileKeyring(
             self.directory,
-            master_key=self.root / "elsewhere" / "master.key",
+            master_key=MasterKeyFile(self.root / "elsewhere" / "master.key"),
             policy=lambda: self.policy,
             clock=self.clock,
             ahead=timedelta(hours=3),
+            buried=lambda: self.buried(),
         )
 
     def published(self):
@@ -187,6 +190,96 @@ def test_tightening_reaches_existing_keys_and_loosening_gives_nothing_back(site,
     site.clock.at = KEY.start + timedelta(days=2)
     with pytest.raises(KeyDestroyed):
         keyring.open(KEY, sealed)
+
+
+def restored(site, copy, what=""):
+    """Put a copy of the keyring, or of a part of it, over what is there, and start."""
+    shutil.copytree(copy / what, site.directory / what, dirs_exist_ok=True)
+    return site.keyring()
+
+
+@pytest.fixture
+def copy(site, sealed):
+    """A backup of the keyring from before KEY is destroyed, and KEY's destruction."""
+    shutil.copytree(site.directory, site.root / "copy")
+    site.due()
+    destroyed = site.keyring().destroy(KEY)
+    assert destroyed.destroyed_at is not None
+    return site.root / "copy"
+
+
+def test_private_halves_put_back_are_erased_at_start_also_with_the_clock_put_back(site, copy, sealed):
+    site.clock.at = START
+    keyring = restored(site, copy, "private")
+    assert not (site.directory / "private" / f"{KEY}.key").exists()
+    with pytest.raises(KeyDestroyed):
+        keyring.open(KEY, sealed)
+
+
+def test_a_whole_keyring_put_back_with_the_clock_put_back_yields_to_the_ledger(site, copy, sealed):
+    """So does one put back after a shorter policy, by which the key was destroyed, was made longer again."""
+    site.clock.at = START
+    site.buried = lambda: {KEY: site.policy.due_at(KEY)}
+    keyring = restored(site, copy)
+    assert not (site.directory / "private" / f"{KEY}.key").exists()
+    with pytest.raises(KeyDestroyed):
+        keyring.open(KEY, sealed)
+    assert {key.key_id: key.destroyed_at for key in keyring.keys()}[KEY] == site.policy.due_at(KEY)
+    assert (site.directory / "private" / f"{KEY.next}.key").exists()
+
+
+def test_while_the_ledger_cannot_be_asked_nothing_opens_and_destruction_goes_on(site, keyring, sealed):
+    def broken():
+        raise LedgerBroken("record 3 was altered")
+
+    site.buried = broken
+    started = site.keyring()
+    with pytest.raises(LedgerBroken):
+        started.open(KEY, sealed)
+    assert started.recipient(KEY)  # recorders go on
+    site.buried = dict
+    assert started.open(KEY, sealed) == b"footage"
+    site.buried = broken
+    site.due()
+    assert site.keyring().due() == []
+
+
+def test_what_a_crash_left_of_a_write_is_erased_at_start(site, keyring, sealed):
+    remains = site.directory / "private" / f".{KEY}.key.1.tmp"
+    remains.write_bytes((site.directory / "private" / f"{KEY}.key").read_bytes())
+    orphan = site.directory / "private" / f"{KEY.next.next.next.next}.key"
+    orphan.write_bytes(b"a half whose header was never published")
+    keyring = site.keyring()
+    assert not remains.exists()
+    assert not orphan.exists()
+    assert keyring.open(KEY, sealed) == b"footage"
+
+
+def test_a_rotated_master_key_opens_what_the_one_before_wrapped_and_that_one_nothing(site, keyring, sealed):
+    master = site.root / "elsewhere" / "master.key"
+    shutil.copy(master, site.root / "stolen")
+    wrapped = (site.directory / "private" / f"{KEY}.key").read_bytes()
+    (site.directory / "private" / f"{KEY.next}.key").write_bytes(b"damaged")
+    MasterKeyFile(master).renew()
+    other = site.keyring()  # goes on between any two steps
+    assert other.open(KEY, sealed) == b"footage"
+    assert keyring.rewrap() == (4, [KEY.next])
+    assert other.open(KEY, sealed) == b"footage"
+    MasterKeyFile(master).retire()
+    assert other.open(KEY, sealed) == b"footage"
+    assert (site.directory / "private" / f"{KEY}.key").read_bytes() != wrapped
+    shutil.copy(site.root / "stolen", master)
+    with pytest.raises(KeyUnavailable):
+        keyring.open(KEY, sealed)
+
+
+def test_tightening_goes_on_past_a_key_that_nothing_opens(site, keyring, sealed):
+    (site.directory / "private" / f"{KEY.next}.key").write_bytes(b"damaged")
+    (site.directory / "private" / f"{KEY.next.next}.key").unlink()
+    site.policy = replace(site.policy, keep=timedelta(days=2))
+    site.clock.passes(HOUR)
+    assert len(keyring.create_ahead()) == 1
+    assert keyring.open(KEY, sealed) == b"footage"
 
 
 @pytest.mark.parametrize("field", ["deadline", "recipient"])

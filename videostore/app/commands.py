@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from videostore.app.host import clock_synchronised
-from videostore.app.parts import Parts, host_time, ledger_key, recorder_key, staff, sweep
+from videostore.app.parts import PKCS11, Parts, host_time, ledger_key, master_key, recorder_key, staff, sweep
 from videostore.app.roles import ROLES
 from videostore.check import certificate, invariants, segments
 from videostore.config.credentials import resolve_credentials
@@ -27,13 +27,15 @@ from videostore.domain.errors import (
     ConfigInvalid,
     KeyUnavailable,
     SignatureInvalid,
+    SiteBusy,
     SiteError,
     VideostoreError,
 )
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Kind
 from videostore.domain.segment import EPOCH, GapReason, Span
-from videostore.keyring.files import create_master_key
+from videostore.durable import erase_file
+from videostore.keyring.master import try_out
 from videostore.retention.plan import Planned
 from videostore.retention.plan import plan as plan_hours
 from videostore.signing import SigningKey
@@ -52,7 +54,7 @@ def create(directory: Path, *, name: str, overrides: Mapping[str, str] | None = 
     with NewDirectory(directory) as building:
         create_site(building, name=name, overrides=overrides)
         site = Site.load(building)
-        create_master_key(site.path(site.settings.keyring.master_key))
+        master_key(site, site.settings.keyring.master_key).renew()
         key = SigningKey.create(ledger_key(building))
         (building / "ledger").mkdir()
         (building / "ledger" / "public.key").write_text(f"{key.public}\n")
@@ -219,6 +221,41 @@ def rebuild_catalogue(parts: Parts) -> dict[str, int]:
 
     counts = rebuild(parts.catalogue, parts.store)
     return {"found": counts.found, "added": counts.added, "not_segments": counts.strangers}
+
+
+def rotate_master_key(parts: Parts, *, older: str, give_up: bool) -> dict[str, Any]:
+    """Wrap every private half by a new generation of the master key, then destroy the older ones.
+
+    ``older`` names the master key that wrapped them until now, if another one; a file is erased, a token
+    left to who keeps it. May be cut at any point and run again.
+    """
+    before = master_key(parts.site, older) if older else None
+    if before and (running := {"retention", "gate"} & parts.site.running().keys()):
+        raise SiteBusy(
+            f"{', '.join(sorted(running))} would go on with the master key of before",
+            hint="Stop them while the master key moves; recorders may go on.",
+        )
+    parts.keyrings  # noqa: B018 - destroys what is due first
+    parts.master_key.renew()
+    count = 0
+    unreadable: list[Json] = []
+    for kind, ring in parts.keyrings.items():
+        wrapped, lost = ring.rewrap(older=before)
+        count += wrapped
+        unreadable += [f"{kind} {key_id}" for key_id in lost]
+    if unreadable and not give_up:
+        raise KeyUnavailable(
+            f"{len(unreadable)} private halves open by no generation of the master key: {unreadable[0]} …",
+            hint="Nothing was destroyed. Restore what was altered, name the key of before by --from, "
+            "or give their footage up by --give-up.",
+        )
+    parts.master_key.retire()
+    if older and not older.startswith(PKCS11):
+        erase_file(parts.site.path(older))
+    parts.ledger.append(
+        Event.MASTER_KEY_ROTATED, actor=OPERATOR, body={"keys": count, "given_up": unreadable}
+    )
+    return {"keys_wrapped": count, "given_up": unreadable}
 
 
 def checkpoint(parts: Parts) -> dict[str, Json]:
@@ -405,6 +442,7 @@ _LOOKS: Mapping[str, Callable[[Parts], str]] = {
     "store": lambda parts: f"answers, {len(parts.store.prefixes())} prefixes",
     "catalogue": lambda parts: f"{parts.catalogue.totals().segments} segments",
     "hour keys": _look_at_keys,
+    "master key": lambda parts: try_out(parts.master_key),
     "ledger": lambda parts: f"{sum(1 for _ in parts.ledger.records())} records",
     "approvers": _look_at_approvers,
 }

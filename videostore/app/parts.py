@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from videostore.check import invariants
-from videostore.config.credentials import resolve_credentials
+from videostore.config.credentials import resolve_credentials, resolve_secret
 from videostore.config.follow import Followed
 from videostore.config.settings import DirectoryStoreSettings, S3StoreSettings, StoreRole
 from videostore.config.site import Site
 from videostore.domain import chain
 from videostore.domain.errors import ConfigInvalid, SignatureInvalid
+from videostore.domain.ledger import Event
 from videostore.domain.retention import Kind, RetentionPolicy
+from videostore.domain.segment import KeyId
 from videostore.gate.staff import FileStaffDirectory
 from videostore.keyring.files import FileKeyring, PublishedKeys
+from videostore.keyring.master import MasterKeyFile
 from videostore.ledger import verify as ledger_verify
 from videostore.ledger.files import FileLedger
-from videostore.ports import Clock, Holding, SegmentStore
+from videostore.ports import Clock, Holding, MasterKey, SegmentStore
 from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
 from videostore.recorder.dropped import Folder, FolderHolding, Pattern
 from videostore.recorder.spool import Spool
@@ -91,12 +94,25 @@ class Parts:
         return {
             kind: FileKeyring(
                 directory,
-                master_key=self.site.path(settings.master_key),
+                master_key=self.master_key,
                 policy=self.policy(kind),
                 clock=self.clock,
                 ahead=settings.ahead,
+                buried=partial(self._buried, kind),
             )
             for kind, directory in self._key_directories.items()
+        }
+
+    @cached_property
+    def master_key(self) -> MasterKey:
+        return master_key(self.site, self.site.settings.keyring.master_key)
+
+    def _buried(self, kind: Kind) -> dict[KeyId, datetime]:
+        """Return when each key was destroyed, as the ledger says."""
+        return {
+            KeyId.parse(str(record.body["key_id"])): datetime.fromisoformat(str(record.body["destroyed_at"]))
+            for record in self.ledger.records()
+            if record.event is Event.KEY_DESTROYED and record.body["kind"] == kind
         }
 
     def published(self, kind: Kind) -> PublishedKeys:
@@ -184,7 +200,7 @@ class Parts:
             ledger=self.ledger,
             verify_ledger=verify,
             private_files=[
-                self.site.path(settings.master_key),
+                *([] if settings.master_key.startswith(PKCS11) else [self.site.path(settings.master_key)]),
                 ledger_key(self.site.root),
                 *sorted((self.site.root / "secrets").glob("*")),
                 *(key for place in self._key_directories.values() for key in (place / "private").glob("*")),
@@ -219,6 +235,25 @@ def bucket_of(site: Site, settings: S3StoreSettings, credentials: str) -> Bucket
         addressing=settings.addressing,
         proxy=settings.proxy,
     )
+
+
+def master_key(site: Site, where: str) -> MasterKey:
+    """Return the master key in the file, or behind the pkcs11: URI, that ``where`` names."""
+    if not where.startswith(PKCS11):
+        return MasterKeyFile(site.path(where))
+    try:
+        from videostore.keyring.token import MasterKeyToken, read_uri
+    except ImportError as error:
+        raise ConfigInvalid(
+            "a master key in a token needs a library that is not installed",
+            hint="pip install 'videostore[pkcs11]'",
+        ) from error
+    facts = read_uri(where)
+    pin = resolve_secret(facts["pin_source"], root=site.root)
+    return MasterKeyToken(module=facts["module"], token=facts["token"], label=facts["label"], pin=pin)
+
+
+PKCS11 = "pkcs11:"
 
 
 def ledger_key(root: Path) -> Path:

@@ -21,6 +21,7 @@ from videostore.domain.camera import Camera
 from videostore.domain.errors import SiteError
 from videostore.domain.retention import Kind
 from videostore.domain.segment import Span
+from videostore.keyring.master import try_out
 from videostore.recorder.dropped import Folder
 from videostore.retention.service import RetentionService
 
@@ -160,6 +161,7 @@ def _run_gate(parts: Parts, stop: Stop) -> None:
     from videostore.gate.service import Gate
 
     site, settings = parts.site, parts.site.settings.gate
+    try_out(parts.master_key)
     gate = Gate(
         staff=parts.staff,
         ledger=parts.ledger,

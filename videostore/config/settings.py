@@ -131,7 +131,11 @@ class KeyringSettings(_Strict):
     """Where hour keys live."""
 
     path: str = Field("keyring", description="Directory of the hour keys.")
-    master_key: str = Field("keyring/master.key", description="File of the key that wraps them, mode 0600.")
+    master_key: str = Field(
+        "keyring/master.key",
+        description="What wraps them: a file of mode 0600, better on another device, or a PKCS #11 token, "
+        "pkcs11:token=NAME;object=LABEL?module-path=/usr/lib/….so&pin-source=file:secrets/pin",
+    )
     ahead: Duration = Field(
         timedelta(hours=48), description="How far ahead keys are made, so that recorders can work alone."
     )

@@ -57,6 +57,7 @@ class Event(StrEnum):
     LEDGER_READ = "access.ledger-read"
     KEY_CREATED = "key.created"
     KEY_DESTROYED = "key.destroyed"
+    MASTER_KEY_ROTATED = "key.master-rotated"
     CERTIFICATE = "retention.certificate"
     LOSS = "retention.loss"
     SEGMENTS_CHAINED = "recorder.segments-chained"

@@ -3,47 +3,32 @@
 ::
 
     keyring/public/<key id>.json     recipient, promised deadline, time of destruction: stays as evidence
-    keyring/private/<key id>.key     the private half, wrapped; destroyed at the deadline
-    master.key                       32 random bytes that wrap them; keep it on another device
+    keyring/private/<key id>.key     the private half, wrapped by the master key; destroyed at the deadline
 
-The wrap is ChaCha20-Poly1305 under HKDF-SHA-256(master key, key id). Key id and promised deadline are
-authenticated with it: whoever edits a header to a later deadline has a key that does not open.
-Private halves are never kept in memory beyond one ``open``, so what another process destroyed is gone
-here too.
+Key id, recipient and promised deadline are authenticated by the wrap: whoever edits a header to a later
+deadline has a key that does not open. Private halves are never kept in memory beyond one ``open``, so what
+another process destroyed is gone here too. Whatever comes back from a copy, a header that says destroyed,
+a record of the ledger that says so, or the deadline itself wins: docs/design/0016-master-key.md.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from videostore import telemetry
-from videostore.domain.errors import ClockInDoubt, KeyDestroyed, KeyUnavailable
+from videostore.domain.errors import ClockInDoubt, KeyDestroyed, KeyUnavailable, LedgerError, SealBroken
 from videostore.domain.retention import RetentionPolicy
 from videostore.domain.segment import KeyId
-from videostore.durable import disk_errors, erase_file, locked, make_directory, write_file
-from videostore.ports import Clock, HourKey
+from videostore.durable import disk_errors, erase_file, locked, make_directory, replace_secret, write_file
+from videostore.ports import Clock, HourKey, MasterKey
 from videostore.sealing import new_identity, open_sealed
 
-_MASTER_BYTES = 32
-_NONCE_BYTES = 12
 log = telemetry.logger("keyring")
-
-
-def create_master_key(path: Path) -> None:
-    """Write a new master key (mode 0600). An existing one is never replaced."""
-    if path.exists():
-        raise KeyUnavailable(f"{path} exists already", hint="A master key is never overwritten.")
-    write_file(path, os.urandom(_MASTER_BYTES), mode=0o600)
 
 
 class PublishedKeys:
@@ -112,26 +97,37 @@ class PublishedKeys:
 
 
 class FileKeyring(PublishedKeys):
-    """Port Keyring. Making one destroys what is due before anything is served."""
+    """Port Keyring. Making one destroys what is due, and what came back, before anything is served.
+
+    ``buried`` returns the keys that the ledger says were destroyed, and when. While the ledger cannot
+    be asked nothing opens; destruction goes on.
+    """
 
     def __init__(
         self,
         directory: Path,
         *,
-        master_key: Path,
+        master_key: MasterKey,
         policy: Callable[[], RetentionPolicy],
         clock: Clock,
         ahead: timedelta,
+        buried: Callable[[], Mapping[KeyId, datetime]] = dict,
     ) -> None:
         super().__init__(directory, policy=policy, clock=clock)
         self._private = directory / "private"
         self._lock = directory / ".lock"
         self._master_key = master_key
         self._ahead = ahead
+        self._buried = buried
+        self._asked = False
         make_directory(self._public)
         make_directory(self._private, mode=0o700)
         for key in self.due():
             self.destroy(key.key_id)
+        try:
+            self._bury()
+        except LedgerError as error:
+            log.error("keyring.ledger-not-asked", error=str(error), hint=error.hint)
 
     def create_ahead(self) -> list[HourKey]:
         policy, reading = self._policy(), self._clock.read()
@@ -153,7 +149,33 @@ class FileKeyring(PublishedKeys):
         if key is None:
             raise _never_had(key_id)
         self._refuse_past(key)
-        return open_sealed(sealed, identity=self._unwrap(key))
+        if not self._asked:
+            self._bury()
+            self._refuse_past(self._header(key_id) or key)
+        try:
+            identity = self._unwrap(key)
+        except SealBroken as error:
+            raise KeyUnavailable(f"the key of {key_id} cannot be unwrapped", hint=error.hint) from error
+        return open_sealed(sealed, identity=identity)
+
+    def rewrap(self, *, older: MasterKey | None = None) -> tuple[int, list[KeyId]]:
+        """Wrap every private half anew, by the newest generation of the master key; ``older`` opens what
+        another one wrapped. Returns how many, and the keys that nothing opens: they stay as they are.
+
+        Raises KeyUnavailable if a master key cannot be reached.
+        """
+        count, unreadable = 0, []
+        with locked(self._lock):
+            self._persist_tightening(self._policy(), older)
+            for key in self._living():
+                try:
+                    self._wrap(key, self._unwrap(key, older))
+                    count += 1
+                except KeyDestroyed:  # its header is about to say so
+                    continue
+                except SealBroken:
+                    unreadable.append(key.key_id)
+        return count, unreadable
 
     def due(self) -> list[HourKey]:
         policy, now = self._policy(), self._clock.read().earliest
@@ -180,6 +202,21 @@ class FileKeyring(PublishedKeys):
             erase_file(self._wrapped(key_id))
             return self._publish(replace(key, destroyed_at=reading.earliest))
 
+    def _bury(self) -> None:
+        """Erase what must not be there: what came back from a copy, and what a crash left of a write."""
+        told = self._buried()
+        with locked(self._lock):
+            for key in self._living():
+                if key.key_id in told:
+                    log.error("key.came-back", key_id=str(key.key_id))
+                    erase_file(self._wrapped(key.key_id))
+                    self._publish(replace(key, destroyed_at=told[key.key_id]))
+            living = {self._wrapped(key.key_id) for key in self._living()}
+            for path in self._private.iterdir():
+                if path not in living and erase_file(path):
+                    log.warning("key.remains-erased", name=path.name)
+        self._asked = True
+
     # --- files, under the lock ---
 
     def _create(self, key_id: KeyId, policy: RetentionPolicy) -> HourKey:
@@ -199,62 +236,57 @@ class FileKeyring(PublishedKeys):
         write_file(self._public / f"{key.key_id}.json", json.dumps(fields, indent=1).encode())
         return key
 
-    def _persist_tightening(self, policy: RetentionPolicy) -> None:
+    def _persist_tightening(self, policy: RetentionPolicy, older: MasterKey | None = None) -> None:
         """A shorter policy is written into every living key, so that a longer one gives nothing back.
 
         The private half is wrapped anew before the header changes; a crash in between leaves a key
         whose header still has the old deadline and does not open, which the next pass mends.
         """
-        for key in list(self.keys()):
-            if key.destroyed_at is None and policy.deadline(key.key_id) < key.deadline:
-                shorter = replace(key, deadline=policy.deadline(key.key_id))
-                try:
-                    identity = self._unwrap(key)
-                except KeyUnavailable:
-                    identity = self._unwrap(shorter)
-                self._wrap(shorter, identity)
-                self._publish(shorter)
+        for key in self._living():
+            shorter = replace(key, deadline=policy.deadline(key.key_id))
+            if shorter.deadline >= key.deadline:
+                continue
+            try:
+                identity = self._unwrap_either(key, shorter, older)
+            except (KeyDestroyed, SealBroken) as error:  # it opens nothing, whatever its header promises
+                log.error("key.unreadable", key_id=str(key.key_id), error=str(error))
+                continue
+            self._wrap(shorter, identity)
+            self._publish(shorter)
+
+    def _unwrap_either(self, key: HourKey, shorter: HourKey, older: MasterKey | None) -> str:
+        try:
+            return self._unwrap(key, older)
+        except SealBroken:
+            return self._unwrap(shorter, older)
+
+    def _living(self) -> list[HourKey]:
+        return [key for key in self.keys() if key.destroyed_at is None]
 
     def _wrapped(self, key_id: KeyId) -> Path:
         return self._private / f"{key_id}.key"
 
     def _wrap(self, key: HourKey, identity: str) -> None:
-        nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._cipher(key.key_id).encrypt(nonce, identity.encode(), _bound_to(key))
-        write_file(self._wrapped(key.key_id), nonce + sealed, mode=0o600)
+        wrapped = self._master_key.wrap(identity.encode(), context=_bound_to(key))
+        replace_secret(self._wrapped(key.key_id), wrapped)
 
-    def _unwrap(self, key: HourKey) -> str:
-        path = self._wrapped(key.key_id)
+    def _unwrap(self, key: HourKey, older: MasterKey | None = None) -> str:
+        """Return the private half. Raises SealBroken if it, its header or the master key was altered."""
         try:
-            data = path.read_bytes()
-            return (
-                self._cipher(key.key_id)
-                .decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], _bound_to(key))
-                .decode()
-            )
+            wrapped = self._wrapped(key.key_id).read_bytes()
         except FileNotFoundError:
             raise KeyDestroyed(f"the key of {key.key_id} is destroyed") from None
-        except (OSError, InvalidTag, ValueError) as error:
-            raise KeyUnavailable(
-                f"the key of {key.key_id} cannot be unwrapped: {type(error).__name__}",
-                hint="The file, its header or the master key was altered; restore them as they were.",
-            ) from error
-
-    def _cipher(self, key_id: KeyId) -> ChaCha20Poly1305:
-        try:
-            master = self._master_key.read_bytes()
         except OSError as error:
             raise KeyUnavailable(
-                f"the master key {self._master_key} cannot be read: {error.strerror}",
-                hint="Mount the device that holds it, or correct keyring.master_key.",
+                f"the key of {key.key_id} cannot be read: {error.strerror}",
+                hint="Check the disk and the rights of the keyring.",
             ) from error
-        if len(master) != _MASTER_BYTES:
-            raise KeyUnavailable(
-                f"{self._master_key} is not a master key: it has {len(master)} bytes, not {_MASTER_BYTES}",
-                hint="Restore the file that `videostore init` made.",
-            )
-        info = b"videostore hour key " + str(key_id).encode()
-        return ChaCha20Poly1305(HKDF(SHA256(), _MASTER_BYTES, salt=None, info=info).derive(master))
+        try:
+            return self._master_key.unwrap(wrapped, context=_bound_to(key)).decode()
+        except SealBroken:
+            if older is None:
+                raise
+            return older.unwrap(wrapped, context=_bound_to(key)).decode()
 
 
 def _bound_to(key: HourKey) -> bytes:

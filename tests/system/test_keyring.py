@@ -1,0 +1,101 @@
+"""What is destroyed is nowhere on the disk of the site: not its private half, not what wrapped it."""
+
+from __future__ import annotations
+
+import shutil
+from uuid import uuid4
+
+import pytest
+
+from tests.servers import until
+from tests.system.commands import make_site, videostore
+from videostore.app import Parts, create, rotate_master_key, sweep
+from videostore.config.site import Site
+from videostore.domain import errors
+from videostore.domain.ledger import Event
+from videostore.domain.retention import Kind
+from videostore.domain.segment import KeyId, Span
+from videostore.recorder.spool import facts_of
+from videostore.sealing import seal
+
+_POLICY = "version: 1\n" + "".join(
+    f"{kind}: {{keep: 4s, lead: 1s, key_period: 1s}}\n" for kind in ("video", "entry_exit")
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A site whose keys live four seconds."""
+    root = make_site(tmp_path_factory.mktemp("keyring") / "site")
+    for ring in ("keyring", "presence-keys"):
+        for half in ("private", "public"):
+            shutil.rmtree(root / ring / half)  # of before the policy
+    (root / "policies" / "retention.yaml").write_text(_POLICY)
+    with (root / "videostore.yaml").open("a") as settings:
+        settings.write("keyring: {ahead: 1s}\n")
+    return root
+
+
+def holders(root, pattern):
+    """Return the files under ``root`` whose raw bytes hold ``pattern``."""
+    return [path for path in root.rglob("*") if path.is_file() and pattern in path.read_bytes()]
+
+
+def test_after_destruction_no_file_of_the_site_holds_the_key_or_what_wrapped_it(place):
+    with Parts(Site.load(place)) as parts:
+        ring = parts.keyrings[Kind.VIDEO]
+        ring.create_ahead()
+        now = parts.clock.now()
+        key = next(key for key in ring.keys() if key.key_id.span.end > now)
+        sealed = seal(b"footage", recipient=key.recipient)
+        span = Span(now, key.key_id.span.end)
+        segment = facts_of(
+            sealed, camera_id=uuid4(), span=span,
+            sequence=0, key_id=KeyId.covering(span.start, key.key_id.period),
+        )  # fmt: skip
+        parts.store.put(segment.object_key, sealed, sha256=segment.sha256)
+        parts.catalogue.add(segment)
+        identity = ring._unwrap(key)
+        path = place / "keyring" / "private" / f"{key.key_id}.key"
+        wraps = [path.read_bytes()]
+        ring.rewrap()
+        wraps.append(path.read_bytes())
+        assert ring.open(key.key_id, sealed) == b"footage"
+        assert holders(place, wraps[1]) == [path]
+        assert holders(place, sealed) == [place / "store" / segment.object_key]
+        with path.open("rb") as inode:
+            until(lambda: sweep(parts).run().certificates, seconds=30)
+            assert set(inode.read()) == {0}  # what lay on the disk, not only its name
+        for remains in (identity.encode(), *wraps, sealed):
+            assert holders(place, remains) == []
+        (record,) = [one for one in parts.ledger.records() if one.body.get("key_id") == str(key.key_id)][:1]
+        assert record.body["recipient"] == key.recipient
+        with pytest.raises(errors.KeyDestroyed):
+            ring.open(key.key_id, sealed)
+
+
+def test_rotation_is_on_the_record_and_moves_the_master_key(tmp_path):
+    place = tmp_path / "site"
+    create(place, name="test")
+    old = (place / "keyring" / "master.key").read_bytes()
+
+    def rotated(older=""):
+        with Parts(Site.load(place)) as parts:
+            return rotate_master_key(parts, older=older, give_up=False)
+
+    count = rotated()["keys_wrapped"]
+    assert count > 90
+    assert holders(place, old) == []
+    settings = (place / "videostore.yaml").read_text()
+    (place / "videostore.yaml").write_text(settings.replace(" keyring/master.key ", " ../elsewhere.key "))
+    with pytest.raises(errors.KeyUnavailable, match="no generation") as refused:
+        rotated()
+    assert "--from" in refused.value.hint
+    assert rotated("keyring/master.key") == {"keys_wrapped": count, "given_up": []}
+    assert not (place / "keyring" / "master.key").exists()
+    (tmp_path / "elsewhere.key").chmod(0o644)
+    done = videostore("run", "gate", site=place)
+    assert done.returncode == errors.KeyUnavailable.exit_code
+    assert "chmod 600" in done.stderr
+    with Parts(Site.load(place)) as parts:
+        assert [one.event for one in parts.ledger.records()].count(Event.MASTER_KEY_ROTATED) == 2

@@ -1,4 +1,4 @@
-"""Real servers for the tests: SeaweedFS and PostgreSQL, on loopback, gone with the test run."""
+"""Real servers for the tests: SeaweedFS, PostgreSQL and Prometheus, on loopback, gone with the test run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+import httpx
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -159,6 +160,33 @@ def postgresql(directory: Path) -> Iterator[str]:
     try:
         until(ready, seconds=_START_SECONDS, why=(directory / "log").read_text)
         yield f"postgresql://127.0.0.1:{port}/"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def prometheus(directory: Path, config: str) -> Iterator[str]:
+    """Run a Prometheus and yield its URL."""
+    (directory / "prometheus.yml").write_text(config)
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["prometheus", f"--config.file={directory / 'prometheus.yml'}",
+             f"--storage.tsdb.path={directory / 'data'}", f"--web.listen-address=127.0.0.1:{port}"],
+            stdout=log, stderr=log, cwd=directory,
+        )  # fmt: skip
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"{url}/-/ready").is_success
+        except httpx.TransportError:
+            return False
+
+    try:
+        until(ready, seconds=_START_SECONDS, why=(directory / "log").read_text)
+        yield url
     finally:
         process.terminate()
         process.wait()

@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.metrics import MetricWrapperBase
 
 from videostore import __version__
+from videostore.domain.access import Mode, Reason
+from videostore.domain.retention import Kind
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -173,6 +175,16 @@ PRESENCE_RECORDS = _every.counter(
 )
 
 BUILD.labels(version=__version__).set(1)
+
+# Prometheus takes the first value of a series for its beginning: one that began at 1 would hide a step.
+for _kind in Kind:
+    KEYS_DESTROYED.labels(kind=_kind.value)
+for _reason in Reason:
+    GATE_DECISIONS.labels(reason=_reason.value)
+for _mode in Mode:
+    GATE_SEGMENTS_SERVED.labels(mode=_mode.value)
+for _outcome in ("accepted", "refused"):
+    GATE_LOGINS.labels(outcome=_outcome)
 
 
 def metrics() -> list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]]:

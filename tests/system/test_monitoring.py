@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from pathlib import Path
+from uuid import uuid4
 
+import httpx
+import pytest
+import yaml
 from prometheus_client import generate_latest
 
+from tests.cameras import serving
 from tests.conftest import program
+from tests.servers import prometheus, until
+from tests.system.commands import make_site, running
 from videostore import telemetry
+from videostore.config.site import Site
+from videostore.domain.camera import Camera
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -24,6 +35,128 @@ def test_prometheus_finds_nothing_to_say_about_our_metrics():
 def test_every_alert_fires_when_it_should_and_only_then():
     promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yml")
     promtool("test", "rules", *sorted((DEPLOY / "prometheus" / "tests").glob("*.yml")))
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """A site of two cameras that runs, watched by a Prometheus that looks twice a second."""
+    program("prometheus")
+    root = make_site(tmp_path_factory.mktemp("watched") / "site")
+    with (root / "videostore.yaml").open("a") as settings:
+        settings.write("retention: {sweep: 1s}\n")
+    with serving("lobby", "gate") as cameras:
+        for name in ("lobby", "gate"):
+            Site.load(root).cameras.add(Camera(uuid4(), name, cameras.url(name)))
+        with running(root, "all") as site:
+            directory = tmp_path_factory.mktemp("prometheus")
+            with prometheus(directory, as_deployed(directory, where_roles_listen(root))) as url:
+                yield Watched(root, cameras, site, url)
+
+
+def where_roles_listen(root):
+    found = {path.stem: json.loads(path.read_text()) for path in (root / "run").glob("*.json")}
+    return {role: facts["metrics"].removeprefix("http://").removesuffix("/metrics")
+            for role, facts in found.items() if "metrics" in facts}  # fmt: skip
+
+
+def as_deployed(directory, addresses):
+    """Return the configuration that we ship, with these addresses and less patience."""
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
+    for target in config["scrape_configs"][0]["static_configs"]:
+        target["targets"] = [addresses[target["labels"]["role"]]]
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            rule["for"] = "1s"
+    (directory / "alerts.yml").write_text(yaml.safe_dump(rules))
+    return yaml.safe_dump(config)
+
+
+class Watched:
+    def __init__(self, root, cameras, site, url):
+        self.root, self.cameras, self.site, self.url = root, cameras, site, url
+
+    def ask(self, expression):
+        """Return the series that a query gives now, by their labels."""
+        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}).json()
+        assert answer["status"] == "success", f"{expression}: {answer.get('error')}"
+        return answer["data"]["result"]
+
+    def firing(self):
+        found = {one["metric"]["alertname"] for one in self.ask('ALERTS{alertstate="firing"}')}
+        return found - {"HostClockNotSynchronised"}  # true of many a machine that runs tests
+
+    def wait_for(self, expression):
+        until(
+            lambda: self.ask(expression), seconds=20, why=lambda: f"{expression}\n{self.site.log.read_text()}"
+        )
+
+
+def test_nothing_fires_while_all_is_well_a_lost_camera_does_and_a_returned_one_does_no_more(watched):
+    watched.wait_for("sum(videostore_camera_up) == 2 and sum(videostore_uploaded_segments_total) >= 2")
+    watched.wait_for('sum(count_over_time(up{job="videostore"}[1h])) >= 12')  # alerts had time to fire
+    assert watched.firing() == set()
+    watched.cameras.cameras["lobby"].away = True
+    until(lambda: watched.firing() == {"CameraDown"}, seconds=60, why=watched.site.log.read_text)
+    watched.cameras.cameras["lobby"].away = False
+    until(lambda: watched.firing() == set(), seconds=60, why=watched.site.log.read_text)
+
+
+def test_nobody_is_woken_for_a_camera_that_was_disabled(watched):
+    watched.wait_for("count(videostore_camera_up) == 2")
+    cameras = Site.load(watched.root).cameras
+    cameras.disable("lobby")
+    watched.wait_for("count(videostore_camera_up) == 1")
+    cameras.disable("lobby", enabled=True)
+
+
+DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
+PANELS = [(path.stem, panel) for path in DASHBOARDS for panel in json.loads(path.read_text())["panels"]
+          if panel["type"] != "row"]  # fmt: skip
+EMPTY_WHEN_ALL_IS_WELL = {"Picture faults", "RTP packets lost a second", "Files of drop folders",
+                          "Store errors a minute", "Alerts"}  # fmt: skip
+
+
+def test_every_panel_of_the_dashboards_has_an_answer(watched):
+    gate = json.loads((watched.root / "run" / "gate.json").read_text())["gate"]
+    refused = httpx.post(f"{gate}/v1/login", json={"staff_id": "nobody", "password": "guess"})
+    assert refused.status_code == 401
+    watched.wait_for('videostore_gate_logins_total{outcome="refused"}')
+    watched.wait_for("videostore_upload_seconds_count > 1")
+    watched.wait_for("videostore_oldest_footage_timestamp_seconds > 0")
+    variables = {"$__rate_interval": "1m", "$__range": "6h"}
+    for board, panel in PANELS:
+        for target in panel["targets"]:
+            expression = target["expr"]
+            for name, value in variables.items():
+                expression = expression.replace(name, value)
+            found = watched.ask(expression)
+            assert found or panel["title"] in EMPTY_WHEN_ALL_IS_WELL, (
+                f"{board}: {panel['title']}: {expression}"
+            )
+
+
+def test_dashboards_are_as_grafana_reads_them():
+    metrics = {name for name, *_ in telemetry.metrics()}
+    for path in DASHBOARDS:
+        board = json.loads(path.read_text())
+        assert board["uid"] == f"videostore-{path.stem}"
+        panels = board["panels"]
+        assert len({panel["id"] for panel in panels}) == len(panels)
+        taken = set()
+        for panel in panels:
+            at = panel["gridPos"]
+            cells = {
+                (x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+            }
+            assert not cells & taken
+            assert at["x"] + at["w"] <= 24
+            taken |= cells
+            for target in panel.get("targets", []):
+                assert target["datasource"] == {"type": "prometheus", "uid": "prometheus"}
+                for name in re.findall(r"videostore_\w+", target["expr"]):
+                    assert name in metrics or re.sub("_(bucket|sum|count)$", "", name) in metrics, name
 
 
 def promtool(*command, said=b""):

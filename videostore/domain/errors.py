@@ -27,7 +27,8 @@
     │   ├── StoreUnavailable            40   503    a later retry may succeed
     │   ├── StoreRefused                41   503    wrong credentials or missing rights: retrying is no use
     │   ├── ObjectMissing               42   410
-    │   └── IntegrityError              43   502    stored bytes are not the bytes that were written
+    │   ├── IntegrityError              43   502    stored bytes are not the bytes that were written
+    │   └── FootageDeleted              44   410    at its deadline: carries the certificate's id
     ├── CatalogueUnavailable            45   503
     ├── KeyringError
     │   ├── KeyUnavailable              50   503    no key for that hour, or the keyring cannot be read
@@ -53,6 +54,7 @@ A message says what; a hint says what to do next.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -171,6 +173,21 @@ class ObjectMissing(StoreError):
 class IntegrityError(StoreError):
     exit_code = 43
     http_status = 502
+
+
+class FootageDeleted(StoreError):
+    """Footage whose deadline has come; ``certificate`` is the id of the proof, empty until it is written."""
+
+    exit_code = 44
+    http_status = 410
+
+    def __init__(self, start: datetime, certificate: str) -> None:
+        proof = f"certificate {certificate}" if certificate else "its certificate follows"
+        super().__init__(
+            f"the footage from {start:%Y-%m-%d %H:%M:%S} UTC reached its deadline and is deleted: {proof}",
+            hint=f"The operator shows the proof: `videostore retention verify {certificate or 'ID'}`.",
+        )
+        self.certificate = certificate
 
 
 class CatalogueUnavailable(VideostoreError):

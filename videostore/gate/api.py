@@ -20,8 +20,8 @@ from videostore import telemetry
 from videostore.domain import access
 from videostore.domain.access import Mode, Purpose
 from videostore.domain.camera import Camera
-from videostore.domain.errors import AccessRefused, RequestInvalid, VideostoreError
-from videostore.gate.footage_routes import footage_routes, search_routes
+from videostore.domain.errors import AccessRefused, FootageDeleted, RequestInvalid, VideostoreError
+from videostore.gate.footage_routes import footage_routes, search_routes, ticket_routes
 from videostore.gate.inputs import Body, Cameras, Empty, StaffId, bearer_token, find_all, read_span
 from videostore.gate.service import Gate
 
@@ -74,6 +74,7 @@ def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], li
     api.include_router(search_routes(gate, find_camera, all_cameras))
     api.include_router(_grants(gate, find_camera))
     api.include_router(footage_routes(gate, find_camera))
+    api.include_router(ticket_routes(gate))
     return api
 
 
@@ -189,6 +190,8 @@ def _on_error(_: Request, error: Exception) -> JSONResponse:
     body = {"error": type(error).__name__, "message": str(error), "hint": error.hint}
     if isinstance(error, AccessRefused):
         body["reason"] = error.reason
+    if isinstance(error, FootageDeleted):
+        body["certificate"] = error.certificate
     if error.http_status >= 500:
         log.error("request.failed", error=str(error), kind=type(error).__name__)
     return JSONResponse(body, status_code=error.http_status)

@@ -10,10 +10,14 @@ from typing import Any
 from uuid import UUID
 
 from videostore.domain.access import Dossier, Grant, Incident, Mode, Purpose, Request
+from videostore.domain.camera import CameraId
 from videostore.domain.errors import LedgerBroken
 from videostore.domain.ledger import Event, Json, Record
-from videostore.domain.segment import Span
+from videostore.domain.segment import KeyId, Span
 from videostore.ports import Ledger
+
+_CERTIFICATES = 200_000
+"""Certificates held in memory, the newest: eight days of 1,000 cameras. The ledger has them all."""
 
 
 @dataclass(slots=True)
@@ -26,6 +30,7 @@ class Casebook:
     grants: dict[str, Grant] = field(default_factory=dict)
     decided: set[str] = field(default_factory=set)
     withdrawn: set[str] = field(default_factory=set)
+    _certificates: dict[tuple[str, str], str] = field(default_factory=dict)
     _approvals: dict[str, set[str]] = field(default_factory=dict)
     _read: int = -1
     _lock: Lock = field(default_factory=Lock)
@@ -50,6 +55,10 @@ class Casebook:
             replace(paper, revoked=paper.revoked or paper.id in self.withdrawn) for paper in dossier.approvals
         ]
         return replace(dossier, approvals=approvals)
+
+    def certificate(self, camera_id: CameraId, key_id: KeyId) -> str:
+        """Return the id of the certificate for an hour of a camera; empty if there is none of late."""
+        return self._certificates.get((str(camera_id), str(key_id)), "")
 
     def _take(self, record: Record) -> None:
         body: Mapping[str, Any] = record.body
@@ -79,6 +88,10 @@ class Casebook:
                 self._approvals.setdefault(body["staff_id"], set()).add(body["approval_id"])
             case Event.STAFF_REVOKED:
                 self.withdrawn |= self._approvals.get(body["staff_id"], set())
+            case Event.CERTIFICATE:
+                self._certificates[body["camera_id"], body["key_id"]] = body["id"]
+                if len(self._certificates) > _CERTIFICATES:
+                    del self._certificates[next(iter(self._certificates))]
             case _:
                 pass
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from threading import Lock
 
 from videostore import telemetry
 from videostore.domain import cmaf
@@ -17,6 +18,7 @@ from videostore.domain.access import Decision, Grant, Mode, Reason
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import (
     CameraStreamInvalid,
+    FootageDeleted,
     IntegrityError,
     KeyDestroyed,
     ObjectMissing,
@@ -24,7 +26,7 @@ from videostore.domain.errors import (
 )
 from videostore.domain.ledger import Event, Json
 from videostore.domain.retention import RetentionPolicy
-from videostore.domain.segment import MICROSECOND, Segment, Span
+from videostore.domain.segment import MICROSECOND, Gap, Segment, Span
 from videostore.gate.rules import Rules
 from videostore.ports import Catalogue, Keyring, Ledger, SegmentStore
 
@@ -32,30 +34,17 @@ log = telemetry.logger("gate")
 
 GAP = timedelta(milliseconds=500)
 """A hole beyond this stays a hole in what is played; less is jitter."""
+_KEPT_OPEN = timedelta(seconds=10)
+"""A player that asked for the init of a segment asks for its frames within this."""
 
 
 @dataclass(slots=True)
-class Serving:
-    """One viewing or export under a grant: what may leave, and what has left."""
+class Part:
+    """A segment of a serving. ``span`` is what of it may leave; ``gone``: it turned out that nothing can."""
 
-    id: str
-    staff_id: str
-    grant: Grant
-    camera_id: CameraId
-    segments: list[Segment]
-    served: list[str] = field(default_factory=list)
-    frames: int = 0
-    size_bytes: int = 0
-
-    @property
-    def mode(self) -> Mode:
-        return self.grant.request.mode
-
-    def part(self, index: int) -> Span:
-        """Return the granted part of a segment's span."""
-        part = self.segments[index].span.intersection(self.grant.request.span)
-        assert part is not None
-        return part
+    segment: Segment
+    span: Span
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +55,39 @@ class Piece:
     fragments: list[cmaf.Fragment]
     timescale: int
     start: datetime
+
+    @property
+    def span(self) -> Span:
+        ticks = max(1, sum(fragment.duration for fragment in self.fragments))
+        return Span(self.start, self.start + max(1, ticks * 1_000_000 // self.timescale) * MICROSECOND)
+
+
+@dataclass(slots=True)
+class Serving:
+    """One viewing or export under a grant: what may leave, and what has left.
+
+    ``live``: its span reaches beyond the time of the grant, so ``parts`` grow.
+    """
+
+    id: str
+    staff_id: str
+    grant: Grant
+    camera_id: CameraId
+    parts: list[Part] = field(default_factory=list)
+    opened: tuple[int, Piece, datetime] | None = None
+    lock: Lock = field(default_factory=Lock)
+
+    @property
+    def mode(self) -> Mode:
+        return self.grant.request.mode
+
+    @property
+    def live(self) -> bool:
+        return self.grant.request.span.end > self.grant.granted_at
+
+    def offset(self, index: int) -> timedelta:
+        """Return where a part begins on the time line of the serving, on which holes take no time."""
+        return sum((part.span.duration for part in self.parts[:index]), timedelta())
 
 
 class Footage:
@@ -92,20 +114,14 @@ class Footage:
     def begin(self, staff_id: str, grant_id: str, camera_id: CameraId, mode: Mode) -> Serving:
         """Begin a viewing or an export of one camera under a grant, and record it."""
         grant = self._rules.book().grants.get(grant_id)
-        span = (
-            grant.request.span if grant else Span(self._rules.now(), self._rules.now() + timedelta(seconds=1))
-        )
+        span = grant.request.span if grant else Span(self._rules.now(), self._rules.now() + GAP)
         decision = self._rules.may_leave(staff_id, grant, mode, camera_id, span)
         self._rules.check(staff_id, mode.value, decision, grant_id=grant_id, camera_id=str(camera_id))
         assert grant is not None
-        serving = Serving(
-            id=secrets.token_hex(16),
-            staff_id=staff_id,
-            grant=grant,
-            camera_id=camera_id,
-            segments=self._catalogue.segments([camera_id], span),
-        )
-        self._record_begin(serving)
+        serving = Serving(secrets.token_hex(16), staff_id, grant, camera_id)
+        segments = self._catalogue.segments([camera_id], span)
+        self._record_begin(serving, segments)
+        self._extend(serving, segments)
         self._forget_ended()
         self._servings[serving.id] = serving
         return serving
@@ -118,31 +134,56 @@ class Footage:
         assert serving is not None
         return serving
 
+    def follow(self, serving: Serving) -> tuple[list[Gap], bool]:
+        """Take in what a live serving has got since. Returns its gaps, and whether more may come."""
+        span = serving.grant.request.span
+        self._ask(serving, span)
+        if serving.live:
+            with serving.lock:
+                reached = serving.parts[-1].segment.span.end if serving.parts else span.start
+                if reached < span.end:
+                    new = self._catalogue.segments([serving.camera_id], Span(reached, span.end))
+                    self._extend(serving, [one for one in new if one.span.start >= reached - GAP])
+        more = serving.live and self._rules.now() < span.end + _LATE
+        return self._catalogue.gaps([serving.camera_id], span), more
+
     def piece(self, serving: Serving, index: int) -> Piece:
         """Open one segment of a serving, in memory. The rules are asked first.
 
-        Raises AccessRefused, KeyDestroyed or ObjectMissing (retention was there), IntegrityError, SealBroken.
+        Raises AccessRefused, FootageDeleted (its deadline has come), ObjectMissing (lost), IntegrityError,
+        SealBroken.
         """
-        if not 0 <= index < len(serving.segments):
+        if not 0 <= index < len(serving.parts):
             raise RequestInvalid(f"there is no part {index}", hint="The playlist names the parts.")
-        segment, part = serving.segments[index], serving.part(index)
-        grant = self._rules.book().grants.get(serving.grant.id)
-        decision = self._rules.may_leave(serving.staff_id, grant, serving.mode, serving.camera_id, part)
-        self._rules.check(serving.staff_id, serving.mode.value, decision, grant_id=serving.grant.id)
-        sealed = self._store.get(segment.object_key)
-        if hashlib.sha256(sealed).hexdigest() != segment.sha256:
-            raise IntegrityError(
-                f"{segment.object_key} does not hold the bytes that were recorded",
-                hint="Tell the operator: `videostore check`.",
-            )
-        movie = cmaf.parse(self._keyring.open(segment.key_id, sealed))
-        kept = [
-            fragment
-            for fragment in movie.fragments
-            if part.contains(_span_of(fragment, segment.span.start, movie.timescale))
-        ]
-        start = _span_of(kept[0], segment.span.start, movie.timescale).start if kept else part.start
-        return Piece(movie.init, kept, movie.timescale, start)
+        part = serving.parts[index]
+        self._ask(serving, part.span)
+        opened, serving.opened = serving.opened, None
+        try:
+            if opened and opened[0] == index and self._rules.now() < opened[2]:
+                self._keyring.recipient(part.segment.key_id)  # raises if the deadline has come meanwhile
+                return opened[1]
+            return self._cut(part)
+        except (KeyDestroyed, ObjectMissing) as error:
+            part.gone = True
+            raise self._gone(part.segment, error) from error
+
+    def init(self, serving: Serving, index: int) -> bytes:
+        """Return how the frames of a part are to be decoded. No frame leaves."""
+        piece = self.piece(serving, index)
+        serving.opened = (index, piece, self._rules.now() + _KEPT_OPEN)
+        return piece.init
+
+    def media(self, serving: Serving, index: int) -> bytes:
+        """Return one part for a player: fragments placed on the time line of the whole serving."""
+        piece = self.piece(serving, index)
+        ahead = serving.offset(index) + (piece.start - serving.parts[index].span.start)
+        offset = ahead // MICROSECOND * piece.timescale // 1_000_000
+        out = []
+        for number, fragment in enumerate(piece.fragments, start=1):
+            out.append(fragment.moved(start=offset, number=number).data)
+            offset += fragment.duration
+        self._record_served(serving, [(serving.parts[index].segment, piece)])
+        return b"".join(out)
 
     def movie(self, serving: Serving) -> Iterator[bytes]:
         """Yield one fragmented MP4 of everything granted, a segment at a time; holes stay holes.
@@ -150,12 +191,13 @@ class Footage:
         The rules are asked for every segment. What really left is recorded when it ends, however it ends.
         """
         line: _Line | None = None
+        left: list[tuple[Segment, Piece]] = []
         try:
-            for index, segment in enumerate(serving.segments):
+            for index, part in enumerate(serving.parts):
                 try:
                     piece = self.piece(serving, index)
-                except (KeyDestroyed, ObjectMissing) as error:
-                    log.info("segment.gone", object_key=segment.object_key, error=str(error))
+                except (FootageDeleted, ObjectMissing) as error:
+                    log.info("segment.gone", object_key=part.segment.object_key, error=str(error))
                     continue
                 if not piece.fragments:
                     continue
@@ -163,26 +205,64 @@ class Footage:
                     line = _Line(piece)
                     yield piece.init
                 yield line.follow(piece)
-                self._count(serving, index, piece)
+                left.append((part.segment, replace(piece, fragments=[_bare(one) for one in piece.fragments])))
         finally:
-            self._record_served(serving)
-
-    def media(self, serving: Serving, index: int) -> bytes:
-        """Return one part for a player: fragments placed on the time line of the whole serving."""
-        piece = self.piece(serving, index)
-        offset = int((piece.start - serving.part(0).start).total_seconds() * piece.timescale)
-        out = b""
-        for number, fragment in enumerate(piece.fragments, start=1):
-            out += fragment.moved(start=offset, number=number).data
-            offset += fragment.duration
-        self._count(serving, index, piece)
-        self._record_served(serving, only=index)
-        return out
+            self._record_served(serving, left)
 
     def delete_by(self, serving: Serving) -> datetime | None:
         """Return when the first of this footage must be gone everywhere, copies included."""
         policy = self._retention()
-        return min((policy.deadline(segment.key_id) for segment in serving.segments), default=None)
+        return min((policy.deadline(part.segment.key_id) for part in serving.parts), default=None)
+
+    # --- opening ---
+
+    def _ask(self, serving: Serving, span: Span) -> None:
+        """Ask the rules anew, by what is on record now."""
+        grant = self._rules.book().grants.get(serving.grant.id)
+        decision = self._rules.may_leave(serving.staff_id, grant, serving.mode, serving.camera_id, span)
+        self._rules.check(serving.staff_id, serving.mode.value, decision, grant_id=serving.grant.id)
+
+    def _extend(self, serving: Serving, segments: Iterable[Segment]) -> None:
+        """Add parts. A segment at the edge of the span is opened to see which whole fragments of it leave: a
+        player is told exactly what it will get."""
+        for segment in segments:
+            span = segment.span.intersection(serving.grant.request.span)
+            assert span is not None
+            part = Part(segment, span)
+            if serving.mode is Mode.VIEW and span != segment.span:
+                try:
+                    piece = self._cut(part)
+                except (KeyDestroyed, ObjectMissing):
+                    part.gone = True
+                else:
+                    if not piece.fragments:
+                        continue
+                    part.span = piece.span
+            serving.parts.append(part)
+
+    def _cut(self, part: Part) -> Piece:
+        movie = self.open(part.segment)
+        start = part.segment.span.start
+        kept = [one for one in movie.fragments if part.span.contains(_span_of(one, start, movie.timescale))]
+        first = _span_of(kept[0], start, movie.timescale).start if kept else part.span.start
+        return Piece(movie.init, kept, movie.timescale, first)
+
+    def open(self, segment: Segment) -> cmaf.Movie:
+        """Open a segment from its seal, in memory. The caller has asked the rules."""
+        sealed = self._store.get(segment.object_key)
+        if hashlib.sha256(sealed).hexdigest() != segment.sha256:
+            raise IntegrityError(
+                f"{segment.object_key} does not hold the bytes that were recorded",
+                hint="Tell the operator: `videostore check`.",
+            )
+        return cmaf.parse(self._keyring.open(segment.key_id, sealed))
+
+    def _gone(self, segment: Segment, error: KeyDestroyed | ObjectMissing) -> Exception:
+        """Tell lawful deletion, by its certificate, from loss."""
+        certificate = self._rules.book().certificate(segment.camera_id, segment.key_id)
+        if certificate or isinstance(error, KeyDestroyed):
+            return FootageDeleted(segment.span.start, certificate)
+        return error
 
     def _forget_ended(self) -> None:
         now = self._rules.now()
@@ -190,7 +270,9 @@ class Footage:
             if now >= serving.grant.expires_at:
                 self._servings.pop(serving_id, None)
 
-    def _record_begin(self, serving: Serving) -> None:
+    # --- on record ---
+
+    def _record_begin(self, serving: Serving, segments: list[Segment]) -> None:
         event, counter = (
             (Event.VIEWING, telemetry.GATE_VIEWINGS)
             if serving.mode is Mode.VIEW
@@ -200,29 +282,45 @@ class Footage:
             "grant_id": serving.grant.id,
             "serving_id": serving.id,
             "camera_id": str(serving.camera_id),
-            "segments": len(serving.segments),
+            "segments": len(segments),
         }
         self._ledger.append(event, actor=serving.staff_id, body=body)
         counter.inc()
 
-    def _count(self, serving: Serving, index: int, piece: Piece) -> None:
-        serving.served.append(serving.segments[index].sha256)
-        serving.frames += sum(fragment.frames for fragment in piece.fragments)
-        serving.size_bytes += sum(len(fragment.data) for fragment in piece.fragments)
-        telemetry.GATE_SEGMENTS_SERVED.labels(mode=serving.mode.value).inc()
-
-    def _record_served(self, serving: Serving, *, only: int | None = None) -> None:
-        hashes = serving.served if only is None else serving.served[-1:]
-        digest = hashlib.sha256("".join(f"{line}\n" for line in hashes).encode()).hexdigest()
+    def _record_served(self, serving: Serving, left: list[tuple[Segment, Piece]]) -> None:
+        """Write down exactly what leaves: which segments, which spans of them, how many frames."""
+        digest = hashlib.sha256("".join(f"{segment.sha256}\n" for segment, _ in left).encode()).hexdigest()
         body: dict[str, Json] = {
             "grant_id": serving.grant.id,
             "serving_id": serving.id,
-            "segments": len(hashes),
+            "camera_id": str(serving.camera_id),
+            "segments": len(left),
             "segments_sha256": digest,
-            "frames": serving.frames,
-            "part": only,
+            "spans": [[span.start.isoformat(), span.end.isoformat()] for span in _joined(left)],
+            "frames": sum(fragment.frames for _, piece in left for fragment in piece.fragments),
         }
         self._ledger.append(Event.SERVED, actor=serving.staff_id, body=body)
+        telemetry.GATE_SEGMENTS_SERVED.labels(mode=serving.mode.value).inc(len(left))
+
+
+_LATE = timedelta(minutes=1)
+"""A live serving waits this long beyond its end for the last segments to be uploaded."""
+
+
+def _joined(left: Iterable[tuple[Segment, Piece]]) -> list[Span]:
+    """Return the spans of what left, those that touch as one."""
+    spans: list[Span] = []
+    for span in (piece.span for _, piece in left if piece.fragments):
+        if spans and span.start - spans[-1].end <= GAP and span.end > spans[-1].start:
+            spans[-1] = Span(spans[-1].start, max(spans[-1].end, span.end))
+        else:
+            spans.append(span)
+    return spans
+
+
+def _bare(fragment: cmaf.Fragment) -> cmaf.Fragment:
+    """Return a fragment without its bytes: what the record is made from needs none."""
+    return replace(fragment, data=b"")
 
 
 class _Line:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, Field
 
@@ -14,8 +15,8 @@ from videostore.domain.access import Mode
 from videostore.domain.camera import Camera
 from videostore.domain.errors import RequestInvalid
 from videostore.gate.footage import Serving
-from videostore.gate.inputs import Body, Cameras, Empty, StaffId, find, find_all, read_span
-from videostore.gate.playlist import playlist
+from videostore.gate.inputs import Body, Cameras, Empty, StaffId, bearer_token, find, find_all, read_span
+from videostore.gate.playlist import media_playlist, variant_playlist
 from videostore.gate.service import Gate
 
 
@@ -28,6 +29,20 @@ class SearchBody(Body):
 
 class ServeBody(Body):
     camera: str
+
+
+def _own(request: Request, staff_id: StaffId, serving_id: str) -> Serving:
+    gate: Gate = request.app.state.gate
+    return gate.footage.serving(staff_id, serving_id)
+
+
+def _of_player(request: Request, player: str) -> Serving:
+    gate: Gate = request.app.state.gate
+    return gate.serving_of_player(player)
+
+
+OwnServing = Annotated[Serving, Depends(_own)]
+PlayerServing = Annotated[Serving, Depends(_of_player)]
 
 
 def search_routes(gate: Gate, find_camera: Cameras, all_cameras: Callable[[], list[Camera]]) -> APIRouter:
@@ -67,8 +82,8 @@ def footage_routes(gate: Gate, find_camera: Cameras) -> APIRouter:
         return _serving(gate, gate.footage.begin(staff_id, grant_id, camera.id, Mode.EXPORT), camera)
 
     @router.post("/servings/{serving_id}/movie")
-    def movie(staff_id: StaffId, serving_id: str, _: Empty) -> Response:
-        chunks = gate.footage.movie(gate.footage.serving(staff_id, serving_id))
+    def movie(serving: OwnServing, _: Empty) -> Response:
+        chunks = gate.footage.movie(serving)
         first = next(chunks, None)  # so that a refusal is an answer, and not a broken stream
         if first is None:
             raise RequestInvalid(
@@ -77,24 +92,77 @@ def footage_routes(gate: Gate, find_camera: Cameras) -> APIRouter:
         return StreamingResponse(_closing(first, chunks), media_type="video/mp4", headers=_PRIVATE)
 
     @router.get("/servings/{serving_id}/index.m3u8")
-    def index(staff_id: StaffId, serving_id: str) -> Response:
-        text = playlist(gate.footage.serving(staff_id, serving_id))
-        return Response(text, media_type="application/vnd.apple.mpegurl", headers=_PRIVATE)
+    def index(serving: OwnServing) -> Response:
+        return _playlist(gate, serving)
 
     @router.get("/servings/{serving_id}/{index}.init.mp4")
-    def init(staff_id: StaffId, serving_id: str, index: int) -> Response:
-        data = gate.footage.piece(gate.footage.serving(staff_id, serving_id), index).init
-        return Response(data, media_type="video/mp4", headers=_PRIVATE)
+    def init(serving: OwnServing, index: int, request: Request) -> Response:
+        return _ranged(request, gate.footage.init(serving, index), "video/mp4")
 
     @router.get("/servings/{serving_id}/{index}.m4s")
-    def media(staff_id: StaffId, serving_id: str, index: int) -> Response:
-        data = gate.footage.media(gate.footage.serving(staff_id, serving_id), index)
-        return Response(data, media_type="video/iso.segment", headers=_PRIVATE)
+    def media(serving: OwnServing, index: int, request: Request) -> Response:
+        return _ranged(request, gate.footage.media(serving, index), "video/iso.segment")
+
+    return router
+
+
+def ticket_routes(gate: Gate) -> APIRouter:
+    """Return the routes of players that cannot log in: a ticket for one's own serving is in the address."""
+    router = APIRouter(prefix="/v1")
+
+    @router.post("/servings/{serving_id}/ticket")
+    def ticket(serving: OwnServing, request: Request, _: Empty) -> dict[str, Any]:
+        secret, issued = gate.issue_ticket(serving, bearer_token(request))
+        return {"path": f"/v1/tickets/{secret}/index.m3u8", "use_by": issued.use_by}
+
+    @router.get("/tickets/{ticket}/index.m3u8")
+    def change(ticket: str, request: Request) -> Response:
+        address = request.client.host if request.client else ""
+        secret, serving = gate.change_ticket(ticket, address=address)
+        return _hls(variant_playlist(serving, f"/v1/players/{secret}/index.m3u8"))
+
+    @router.get("/players/{player}/index.m3u8")
+    def index(serving: PlayerServing) -> Response:
+        return _playlist(gate, serving)
+
+    @router.get("/players/{player}/{index}.init.mp4")
+    def init(serving: PlayerServing, index: int, request: Request) -> Response:
+        return _ranged(request, gate.footage.init(serving, index), "video/mp4")
+
+    @router.get("/players/{player}/{index}.m4s")
+    def media(serving: PlayerServing, index: int, request: Request) -> Response:
+        return _ranged(request, gate.footage.media(serving, index), "video/iso.segment")
 
     return router
 
 
 _PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+def _playlist(gate: Gate, serving: Serving) -> Response:
+    gaps, more = gate.footage.follow(serving)
+    return _hls(media_playlist(serving, gaps, more=more))
+
+
+def _hls(text: str) -> Response:
+    return Response(text, media_type="application/vnd.apple.mpegurl", headers=_PRIVATE)
+
+
+def _ranged(request: Request, data: bytes, media_type: str) -> Response:
+    """Answer with the one range that was asked for, else with all (RFC 9110, section 14)."""
+    headers = {**_PRIVATE, "Accept-Ranges": "bytes"}
+    asked = _RANGE.fullmatch(request.headers.get("range", ""))
+    if asked is None or asked[0] == "bytes=-":
+        return Response(data, media_type=media_type, headers=headers)
+    first, last = (int(one) if one else None for one in asked.groups())
+    if first is None:
+        first, last = max(0, len(data) - (last or 0)), None
+    end = len(data) if last is None else min(last + 1, len(data))
+    if first >= end:
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{len(data)}"})
+    headers["Content-Range"] = f"bytes {first}-{end - 1}/{len(data)}"
+    return Response(data[first:end], status_code=206, media_type=media_type, headers=headers)
 
 
 def _closing(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -105,7 +173,6 @@ def _closing(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _serving(gate: Gate, serving: Serving, camera: Camera) -> dict[str, Any]:
-    parts = [serving.part(index) for index in range(len(serving.segments))]
     return {
         "serving_id": serving.id,
         "grant_id": serving.grant.id,
@@ -113,9 +180,15 @@ def _serving(gate: Gate, serving: Serving, camera: Camera) -> dict[str, Any]:
         "camera": camera.name,
         "camera_id": camera.id,
         "playlist": f"/v1/servings/{serving.id}/index.m3u8",
+        "live": serving.live,
         "delete_by": gate.footage.delete_by(serving),
         "parts": [
-            {"start": part.start, "end": part.end, "object_key": segment.object_key, "sha256": segment.sha256}
-            for part, segment in zip(parts, serving.segments, strict=True)
+            {
+                "start": part.span.start,
+                "end": part.span.end,
+                "object_key": part.segment.object_key,
+                "sha256": part.segment.sha256,
+            }
+            for part in serving.parts
         ],
     }

@@ -30,10 +30,11 @@ from videostore.domain.presence import Passage
 from videostore.domain.retention import RetentionPolicy
 from videostore.domain.segment import Span
 from videostore.gate.casebook import request_body
-from videostore.gate.footage import Footage
+from videostore.gate.footage import Footage, Serving
 from videostore.gate.logins import Login, Logins
 from videostore.gate.rules import Rules
 from videostore.gate.search import Search
+from videostore.gate.tickets import Ticket, Tickets
 from videostore.ports import (
     Catalogue,
     Clock,
@@ -74,6 +75,7 @@ class Gate:
         self.footage = Footage(
             self._rules, ledger=ledger, store=store, catalogue=catalogue, keyring=keyring, retention=retention
         )
+        self._tickets = Tickets()
         self.search = Search(self._rules, ledger=ledger, catalogue=catalogue)
 
     # --- who is there ---
@@ -212,6 +214,27 @@ class Gate:
             decision = Decision(Reason.GRANT_UNKNOWN)
         self._rules.check(staff_id, "revoke-grant", decision, grant_id=grant_id)
         self._ledger.append(Event.GRANT_REVOKED, actor=staff_id, body={"grant_id": grant_id})
+
+    # --- players that cannot log in ---
+
+    def issue_ticket(self, serving: Serving, token: str) -> tuple[str, Ticket]:
+        """Return a ticket for one's own serving. What it opens ends with the grant and with the login."""
+        return self._tickets.issue(
+            serving.id,
+            lambda: self.staff_id(token),
+            now=self._rules.now(),
+            ends_at=serving.grant.expires_at,
+        )
+
+    def change_ticket(self, secret: str, *, address: str) -> tuple[str, Serving]:
+        """Return what a player goes on with, once. Raises NotLoggedIn."""
+        player, ticket = self._tickets.change(secret, address=address, now=self._rules.now())
+        return player, self.footage.serving(ticket.staff_id(), ticket.serving_id)
+
+    def serving_of_player(self, secret: str) -> Serving:
+        """Return what a player may fetch. Raises NotLoggedIn, AccessRefused."""
+        ticket = self._tickets.find(secret, now=self._rules.now())
+        return self.footage.serving(ticket.staff_id(), ticket.serving_id)
 
     # --- entry and exit ---
 

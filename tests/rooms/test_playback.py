@@ -1,0 +1,280 @@
+"""What the gate serves plays: in ffmpeg, in mpv, in a browser; over holes and changes of format."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from threading import Event as Stop
+from threading import Thread
+
+import httpx
+import pytest
+
+from tests.conftest import program
+from tests.premises import DAY, HOUR, LOBBY, SECOND, START
+from tests.rooms.test_gate import CAMERAS, PASSWORD, House, Officer, find_camera
+from tests.rooms.test_recorder import INFO, TIME_BASE, packet
+from tests.servers import until
+from videostore.domain.errors import NotLoggedIn
+from videostore.domain.ledger import Event
+from videostore.domain.retention import Kind
+from videostore.domain.segment import Gap, GapReason, KeyId, Span
+from videostore.gate.api import create_api
+from videostore.gate.logins import Logins
+from videostore.gate.server import serve
+from videostore.gate.tickets import AGAIN, LIFETIME, Tickets
+from videostore.recorder.cutter import Cutter
+from videostore.recorder.muxer import Muxer
+from videostore.synthetic.film import frame_numbers
+from videostore.synthetic.stream import GOP, HEIGHT, WIDTH, stream
+
+HOLE = timedelta(minutes=5)
+
+
+def movies(seconds, width=WIDTH, height=HEIGHT):
+    """Return a movie of one second each, as the recorder makes them."""
+    cutter, picture = Cutter(TIME_BASE), stream(width=width, height=height)
+    muxer = Muxer(replace(INFO, width_px=width, height_px=height))
+    found = [cutter.add(packet(number, picture=picture)) for number in range(seconds * GOP + 1)]
+    return [muxer.mux(group) for group in found if group]
+
+
+@contextmanager
+def listening(api):
+    """Serve as the gate does, and yield the address."""
+    stop, found = Stop(), []
+    thread = Thread(
+        target=serve,
+        args=[api],
+        kwargs={"host": "127.0.0.1", "port": 0, "started": found.append, "stop": stop},
+    )
+    thread.start()
+    try:
+        until(lambda: found, seconds=30, why=lambda: "the gate does not listen")
+        yield found[0]
+    finally:
+        stop.set()
+        thread.join()
+
+
+class Lobby(House):
+    """Four seconds of footage, a hole of five minutes, two seconds more, and two of another size."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        for number, movie in enumerate(movies(4)[3:], start=3):
+            self.record(number, movie=movie, length=SECOND)
+        after = START + 4 * SECOND + HOLE
+        for number, movie in enumerate([*movies(2), *movies(2, WIDTH // 2, HEIGHT // 2)]):
+            self.record(number, movie=movie, start=after, length=SECOND)
+        gap = Gap(Span(START + 4 * SECOND, after), LOBBY, GapReason.CAMERA_UNREACHABLE)
+        self.catalogue.add_gap(gap)
+        self.clock.at = after + 5 * SECOND
+
+
+@pytest.fixture(scope="module")
+def lobby(tmp_path_factory):
+    house = Lobby(tmp_path_factory.mktemp("lobby"))
+    api = create_api(house.gate, find_camera=find_camera, all_cameras=lambda: list(CAMERAS.values()))
+    with listening(api) as house.url:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def alice(lobby):
+    with httpx.Client(base_url=lobby.url) as http:
+        token = http.post("/v1/login", json={"staff_id": "alice", "password": PASSWORD}).json()["token"]
+        http.headers["Authorization"] = f"Bearer {token}"
+        incident = http.post("/v1/incidents", json={"purpose": "search", "reference": "fire"}).json()
+        http.incident_id = incident["incident_id"]
+        yield http
+
+
+def view(http, start, end):
+    """Return a fresh viewing of the lobby."""
+    body = {"incident_id": http.incident_id, "cameras": ["lobby"], "start": str(start), "end": str(end)}
+    grant = http.post("/v1/requests", json=body).json()["grant"]["grant_id"]
+    return http.post(f"/v1/grants/{grant}/viewings", json={"camera": "lobby"}).json()
+
+
+@pytest.fixture
+def serving(lobby, alice):
+    return view(alice, START, lobby.clock.now())
+
+
+def ticket(lobby, http, serving):
+    return lobby.url + http.post(f"/v1/servings/{serving['serving_id']}/ticket", json={}).json()["path"]
+
+
+def tags(text, name):
+    return [line.partition(":")[2] for line in text.splitlines() if line.startswith(f"#{name}")]
+
+
+# --- the playlist ---
+
+
+def test_a_playlist_tells_where_time_jumps_and_why(alice, serving):
+    text = alice.get(serving["playlist"]).text
+    assert sum(float(line[:-1]) for line in tags(text, "EXTINF")) == pytest.approx(8.0)
+    assert text.count("#EXT-X-DISCONTINUITY\n") == 1
+    assert 'X-REASON="camera-unreachable"' in text
+    assert f"DURATION={HOLE.total_seconds():.3f}" in text
+    assert len(tags(text, "EXT-X-MAP")) == 8
+    assert text.endswith("#EXT-X-ENDLIST\n")
+
+
+def test_a_player_is_told_exactly_the_whole_fragments_it_gets(lobby, alice):
+    serving = view(alice, START + SECOND / 2, START + 3.5 * SECOND)
+    text = alice.get(serving["playlist"]).text
+    assert tags(text, "EXTINF") == ["1.000000,"] * 2
+    assert tags(text, "EXT-X-PROGRAM")[0] == (START + SECOND).isoformat(timespec="milliseconds")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content"),
+    [
+        ("bytes=0-99", 206, slice(0, 100)),
+        ("bytes=100-", 206, slice(100, None)),
+        ("bytes=-7", 206, slice(-7, None)),
+        ("bytes=5-9999999", 206, slice(5, None)),
+        ("bytes=9999999-", 416, slice(0, 0)),
+        ("bytes=7-3", 416, slice(0, 0)),
+        ("bytes=-", 200, slice(None)),
+        ("pages=1-2", 200, slice(None)),
+    ],
+)
+def test_a_part_is_served_by_ranges(alice, serving, asked, status, content):
+    path = serving["playlist"].replace("index.m3u8", "1.m4s")
+    whole = alice.get(path).content
+    answer = alice.get(path, headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (status, whole[content])
+
+
+def test_the_ledger_has_exactly_the_spans_that_left(lobby, alice, serving):
+    for index in (1, 4):
+        alice.get(serving["playlist"].replace("index.m3u8", f"{index}.m4s"))
+    one, other = lobby.events(Event.SERVED)[-2:]
+    assert one["spans"] == [[(START + at * SECOND).isoformat() for at in (1, 2)]]
+    assert (other["spans"][0][0], other["frames"]) == ((START + 4 * SECOND + HOLE).isoformat(), GOP)
+
+
+# --- players ---
+
+
+def test_ffmpeg_plays_over_a_hole_and_a_change_of_format(lobby, alice, serving, tmp_path):
+    film = tmp_path / "film.mkv"
+    command = [
+        "-v",
+        "error",
+        "-i",
+        ticket(lobby, alice, serving),
+        "-fps_mode",
+        "passthrough",
+        "-s",
+        "640x360",
+    ]
+    subprocess.run([program("ffmpeg"), *command, "-c:v", "ffv1", film], check=True)
+    assert frame_numbers(film) == [*range(4 * GOP), *range(2 * GOP), *range(2 * GOP)]
+
+
+def test_mpv_plays_to_the_end(lobby, alice, serving):
+    command = ["--no-config", "--ytdl=no", "--vo=null", "--ao=null", "--untimed", "--no-terminal"]
+    before = len(lobby.events(Event.SERVED))
+    subprocess.run([program("mpv"), *command, ticket(lobby, alice, serving)], check=True, timeout=60)
+    assert sum(record["frames"] for record in lobby.events(Event.SERVED)[before:]) == 8 * GOP
+
+
+# --- tickets ---
+
+
+def test_a_ticket_works_once_and_within_two_minutes(lobby, serving):
+    tickets, now = Tickets(), lobby.clock.now()
+    secret, _ = tickets.issue("one", lambda: "alice", now=now, ends_at=now + HOUR)
+    player, _ = tickets.change(secret, address="192.0.2.7", now=now)
+    assert tickets.change(secret, address="192.0.2.7", now=now + SECOND)[0] == player  # mpv opens it twice
+    assert tickets.find(player, now=now + HOUR - SECOND).serving_id == "one"
+    late, _ = tickets.issue("two", lambda: "alice", now=now, ends_at=now + HOUR)
+    for refused in (
+        lambda: tickets.change(secret, address="192.0.2.8", now=now + SECOND),
+        lambda: tickets.change(secret, address="192.0.2.7", now=now + AGAIN),
+        lambda: tickets.change(late, address="192.0.2.7", now=now + LIFETIME),
+        lambda: tickets.find(player, now=now + HOUR),
+        lambda: tickets.find(secret, now=now),
+    ):
+        with pytest.raises(NotLoggedIn):
+            refused()
+
+
+def test_what_a_ticket_opened_ends_with_the_login(lobby, alice):
+    with httpx.Client(base_url=lobby.url) as http:
+        token = http.post("/v1/login", json={"staff_id": "alice", "password": PASSWORD}).json()["token"]
+        http.headers["Authorization"] = f"Bearer {token}"
+        http.incident_id = alice.incident_id
+        serving = view(http, START, lobby.clock.now())
+        path = httpx.get(ticket(lobby, http, serving)).text.splitlines()[-1]
+        part = lobby.url + path.replace("index.m3u8", "0.m4s")
+        assert httpx.get(part).status_code == 200
+        http.post("/v1/logout", json={})
+        assert httpx.get(part).status_code == 401
+
+
+def test_no_secret_of_an_address_is_logged(lobby, alice, serving, capfd):
+    address = ticket(lobby, alice, serving)
+    answer = httpx.get(address)
+    httpx.get(lobby.url + answer.text.splitlines()[-1].replace("index.m3u8", "0.m4s"))
+    httpx.get(address.replace("tickets/", "tickets/x"))
+    out, err = capfd.readouterr()
+    assert "/v1/" not in out + err
+
+
+# --- what is gone ---
+
+
+def test_a_part_that_reaches_its_deadline_while_it_plays_says_by_which_certificate(tmp_path):
+    house = House(tmp_path)
+    alice = Officer(house).open_incident()
+    house.access = replace(house.access, grant_lifetime=60 * DAY)
+    serving = alice.view()
+    part = serving["playlist"].replace("index.m3u8", "1.m4s")
+    house.clock.at = house.policies[Kind.VIDEO].deadline(KeyId.covering(START, HOUR))
+    house.admit("alice")
+    house.gate._logins = Logins(idle=HOUR, longest=8 * HOUR)
+    alice.http = house.client("alice")
+    house.sweep().run()
+    answer = alice.http.get(part)
+    (certificate,) = house.events(Event.CERTIFICATE)
+    assert (answer.status_code, answer.json()["error"]) == (410, "FootageDeleted")
+    assert answer.json()["certificate"] == certificate["id"]
+    assert alice.http.get(serving["playlist"]).text.count("#EXT-X-GAP\n") == 1
+
+
+def test_a_part_that_is_lost_is_not_called_deleted(tmp_path):
+    house = House(tmp_path)
+    alice = Officer(house).open_incident()
+    serving = alice.view()
+    del house.store.bodies[serving["parts"][1]["object_key"]]
+    answer = alice.http.get(serving["playlist"].replace("index.m3u8", "1.m4s"))
+    assert (answer.status_code, answer.json()["error"]) == (410, "ObjectMissing")
+
+
+# --- the live edge ---
+
+
+def test_a_viewing_that_reaches_into_the_future_follows_the_camera(tmp_path):
+    house = House(tmp_path)
+    alice = Officer(house).open_incident()
+    serving = alice.view(alice.grant(end=(house.clock.now() + 8 * SECOND).isoformat()))
+
+    def durations():
+        text = alice.http.get(serving["playlist"]).text
+        return tags(text, "EXTINF"), "EVENT" if "TYPE:EVENT" in text else "#EXT-X-ENDLIST" in text
+
+    assert durations() == (["1.000000,"] * 3, "EVENT")
+    for number, movie in enumerate(movies(12)[3:], start=3):
+        house.record(number, movie=movie, length=SECOND)
+    assert durations() == (["1.000000,"] * 12, "EVENT")
+    house.record(2000, movie=b"later than what was granted", length=SECOND)
+    house.clock.passes(8 * SECOND + timedelta(minutes=1))
+    assert durations() == (["1.000000,"] * 12, True)

@@ -108,7 +108,8 @@ class Catalogue(Protocol):
 
     Never bytes, never personal data, and nothing that the object keys do not say, except gaps.
     A segment is live, then condemned, then absent, then forgotten; never back. All methods may
-    raise CatalogueUnavailable, and each is one transaction.
+    raise CatalogueUnavailable, and each is one transaction where nothing else is said. What retention
+    calls each minute (from ``key_ids`` on, but ``totals``) costs as much as expires, however much is live.
     """
 
     def add(self, segment: Segment) -> None:
@@ -136,20 +137,35 @@ class Catalogue(Protocol):
     def key_ids(self, *, until: datetime) -> list[KeyId]:
         """Return the distinct key ids, oldest first, of live rows whose key starts before ``until``."""
 
-    def condemn(self, key_id: KeyId) -> int:
-        """Mark every live segment sealed to ``key_id`` as condemned. Returns how many."""
+    def oldest_key(self, camera_id: CameraId) -> KeyId | None:
+        """Return the key of the oldest live segment of a camera."""
 
-    def condemned(self, key_id: KeyId) -> list[Segment]:
+    def oldest(self) -> datetime | None:
+        """Return the start of the oldest live span."""
+
+    def condemn(self, key_id: KeyId, camera_id: CameraId | None = None) -> int:
+        """Mark every live segment sealed to ``key_id`` as condemned; with ``camera_id``, of that camera only.
+
+        Returns how many. In transactions of bounded size: one that fails leaves the rest for the next call.
+        """
+
+    def cameras(self, key_id: KeyId) -> list[CameraId]:
+        """Return the cameras with condemned or absent segments of ``key_id``."""
+
+    def condemned(self, key_id: KeyId, camera_id: CameraId | None = None) -> list[Segment]:
         """Return condemned segments of ``key_id``, ordered by camera and start."""
 
     def mark_absent(self, keys: Collection[ObjectKey]) -> None:
         """Note that the store confirmed these condemned objects absent."""
 
-    def absent(self, key_id: KeyId) -> list[Segment]:
+    def absent(self, key_id: KeyId, camera_id: CameraId | None = None) -> list[Segment]:
         """Return segments of ``key_id`` confirmed absent and not yet forgotten."""
 
     def unfinished(self) -> list[KeyId]:
         """Return the key ids that still have condemned or absent rows, oldest first."""
+
+    def leaving(self) -> Mapping[KeyId, int]:
+        """Return how many segments of each key are condemned and not yet confirmed absent."""
 
     def forget(self, keys: Collection[ObjectKey]) -> None:
         """Erase rows that are absent. Rows in any other state stay."""

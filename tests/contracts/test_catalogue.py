@@ -27,17 +27,19 @@ from tests.servers import POSTGRESQL_LOGIN
 from videostore.catalogue.rebuild import rebuild
 from videostore.catalogue.sql import SqlCatalogue
 from videostore.domain.errors import CatalogueUnavailable, SiteTooNew
-from videostore.domain.segment import Gap, GapReason, ObjectKey, Segment, Sha256Hex, Span
+from videostore.domain.segment import SITE_KEEP, Gap, GapReason, ObjectKey, Segment, Sha256Hex, Span
 
 START = datetime(2026, 11, 24, 12, 59, 30, tzinfo=UTC)
 ONE, TWO = UUID(int=1), UUID(int=2)
 HOUR = timedelta(hours=1)
 
 
-def segment(camera=ONE, at=0.0, seconds=10.0, size=100):
+def segment(camera=ONE, at=0.0, seconds=10.0, size=100, keep=SITE_KEEP):
     start = START + timedelta(seconds=at)
     span = Span(start, start + timedelta(seconds=seconds))
-    return Segment(camera, span, int(at) % 1000, HOUR, size, Sha256Hex(f"{int(at * 1000) % 16**6:064x}"))
+    return Segment(
+        camera, span, int(at) % 1000, HOUR, size, Sha256Hex(f"{int(at * 1000) % 16**6:064x}"), keep
+    )
 
 
 def span(start, end):
@@ -145,6 +147,31 @@ def test_keys_with_live_rows_are_named_oldest_first(catalogue):
     first, second = segment(at=0).key_id, segment(at=40).key_id
     assert catalogue.key_ids(until=START + HOUR) == [first, second]
     assert catalogue.key_ids(until=first.start) == []
+    assert catalogue.oldest() == START
+
+
+def test_keys_of_another_keep_are_other_keys(catalogue):
+    """One hour, two series: what one condemns the other keeps."""
+    week = timedelta(days=7)
+    site, short = segment(at=0), segment(TWO, at=1, keep=week)
+    catalogue.adopt([site, short])
+    assert catalogue.key_ids(until=START + HOUR) == [site.key_id, short.key_id]
+    assert catalogue.oldest_key(TWO) == short.key_id
+    assert catalogue.condemn(short.key_id) == 1
+    assert (catalogue.live(), catalogue.leaving()) == ([site], {short.key_id: 1})
+    assert (catalogue.oldest_key(ONE), catalogue.oldest_key(TWO)) == (site.key_id, None)
+    assert catalogue.unfinished() == [short.key_id]
+
+
+def test_one_camera_of_an_hour_goes_and_the_others_stay(catalogue):
+    one, two = segment(at=0), segment(TWO, at=0)
+    catalogue.adopt([one, two])
+    assert catalogue.condemn(one.key_id, ONE) == 1
+    assert (catalogue.live(), catalogue.condemned(one.key_id, ONE)) == ([two], [one])
+    assert (catalogue.condemned(one.key_id, TWO), catalogue.cameras(one.key_id)) == ([], [ONE])
+    catalogue.mark_absent([one.object_key])
+    assert (catalogue.absent(one.key_id, ONE), catalogue.cameras(one.key_id)) == ([one], [ONE])
+    assert catalogue.leaving() == {}
 
 
 def test_a_gap_that_goes_on_becomes_longer_and_none_is_longer_than_a_day(catalogue):
@@ -239,11 +266,12 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def they_agree(self):
-        for what in ("live", "totals", "unfinished"):
+        for what in ("live", "totals", "unfinished", "leaving", "oldest"):
             self.both(lambda one, what=what: getattr(one, what)())
         for key_id in self.model.unfinished():
-            self.both(lambda one, key_id=key_id: (one.condemned(key_id), one.absent(key_id)))
-        self.both(lambda one: one.last_end(ONE))
+            self.both(lambda one, key_id=key_id: (one.condemned(key_id), one.absent(key_id, ONE)))
+            self.both(lambda one, key_id=key_id: one.cameras(key_id))
+        self.both(lambda one: (one.last_end(ONE), one.oldest_key(TWO)))
 
 
 def test_every_history_agrees_with_the_model(make, request):

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from videostore.domain.segment import (
     EPOCH,
     MICROSECOND,
+    SECOND,
+    SITE_KEEP,
     KeyId,
     Segment,
     Sha256Hex,
     Span,
     capture_time,
     day_prefix,
+    read_day_prefix,
     uncovered,
 )
 
@@ -25,6 +28,7 @@ MOMENT = datetime(2026, 11, 24, 2, 28, 29, 123456, tzinfo=UTC)
 moments = st.integers(365 * 86_400 * 10**6, 7 * 10**15).map(lambda count: EPOCH + count * MICROSECOND)
 lengths = st.integers(1, 120_000_000).map(lambda count: count * MICROSECOND)
 periods = st.sampled_from([1, 5, 60, 3600, 7200, 86_400]).map(lambda seconds: timedelta(seconds=seconds))
+keeps = st.one_of(st.just(SITE_KEEP), st.integers(1, 30 * 86_400).map(lambda seconds: seconds * SECOND))
 spans = st.builds(lambda start, length: Span(start, start + length), moments, lengths)
 segments = st.builds(
     Segment,
@@ -34,6 +38,7 @@ segments = st.builds(
     key_period=periods,
     size_bytes=st.integers(1, 2**40),
     sha256=st.binary(min_size=32, max_size=32).map(lambda raw: Sha256Hex(raw.hex())),
+    keep=keeps,
 )
 
 
@@ -44,13 +49,50 @@ def test_an_object_key_alone_gives_back_every_fact(segment):
 
 @given(segments)
 def test_an_object_stands_under_its_capture_day_and_camera(segment):
-    assert segment.object_key.startswith(f"{day_prefix(segment.span.start.date())}{segment.camera_id}/")
+    day = day_prefix(segment.span.start.date(), segment.keep)
+    assert segment.object_key == f"{day}{segment.camera_id}/{segment.name}"
+    start, keep = read_day_prefix(day)
+    assert (start.date(), keep) == (segment.span.start.date(), segment.keep)
+
+
+def test_the_object_keys_of_before_shorter_keeps_are_those_of_the_site():
+    key = (
+        "segments/2026-11-24/00000000-0000-0000-0000-000000000007/"
+        f"20261124T022829.123456Z_000010000000_0000000042_03600_{'a' * 64}.mp4.age"
+    )
+    segment = Segment.from_object_key(key, size_bytes=9)
+    assert (segment.object_key, segment.keep) == (key, SITE_KEEP)
+    assert str(segment.key_id) == "20261124T020000Z-3600"
+
+
+@given(moments, periods, keeps)
+def test_a_key_id_is_read_as_it_was_written(moment, period, keep):
+    key_id = KeyId.covering(moment, period, keep)
+    assert KeyId.parse(str(key_id)) == key_id
+
+
+@pytest.mark.parametrize(
+    "text", ["20261124T020000Z", "20261124T020000Z-3600-0", "20261124T020000Z-3600-7-7", "x"]
+)
+def test_what_is_no_key_id_is_refused(text):
+    with pytest.raises(ValueError, match=r"."):
+        KeyId.parse(text)
+
+
+@pytest.mark.parametrize("tail", ["00000", "03600-0000000", "03600-2592001", "99999"])
+def test_no_object_names_a_key_that_cannot_be(tail):
+    key = (
+        "segments/2026-11-24/00000000-0000-0000-0000-000000000007/"
+        f"20261124T022829.123456Z_000010000000_0000000042_{tail}_{'a' * 64}.mp4.age"
+    )
+    with pytest.raises(ValueError, match=r"key period|kept|contradicts"):
+        Segment.from_object_key(key, size_bytes=9)
 
 
 @given(segments, segments)
 def test_keys_of_one_camera_and_day_sort_by_start(one, other):
     other = Segment(
-        one.camera_id, other.span, other.sequence, other.key_period, other.size_bytes, other.sha256
+        one.camera_id, other.span, other.sequence, other.key_period, other.size_bytes, other.sha256, one.keep
     )
     if one.span.start < other.span.start:
         assert one.object_key < other.object_key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from datetime import datetime
 
@@ -60,17 +61,30 @@ class MemoryCatalogue:
     def key_ids(self, *, until: datetime) -> list[KeyId]:
         return sorted({one.key_id for one in self._in(LIVE) if one.key_id.start < until})
 
-    def condemn(self, key_id: KeyId) -> int:
-        return self._advance([one for one in self._in(LIVE) if one.key_id == key_id], CONDEMNED)
+    def oldest_key(self, camera_id: CameraId) -> KeyId | None:
+        return next((one.key_id for one in self._in(LIVE) if one.camera_id == camera_id), None)
 
-    def condemned(self, key_id: KeyId) -> list[Segment]:
-        return [one for one in self._in(CONDEMNED) if one.key_id == key_id]
+    def oldest(self) -> datetime | None:
+        return min((one.span.start for one in self._in(LIVE)), default=None)
+
+    def leaving(self) -> dict[KeyId, int]:
+        return dict(Counter(one.key_id for one in self._in(CONDEMNED)))
+
+    def condemn(self, key_id: KeyId, camera_id: CameraId | None = None) -> int:
+        return self._advance(_of(self._in(LIVE), key_id, camera_id), CONDEMNED)
+
+    def cameras(self, key_id: KeyId) -> list[CameraId]:
+        leaving = self._in(CONDEMNED) + self._in(ABSENT)
+        return sorted({one.camera_id for one in leaving if one.key_id == key_id})
+
+    def condemned(self, key_id: KeyId, camera_id: CameraId | None = None) -> list[Segment]:
+        return _of(self._in(CONDEMNED), key_id, camera_id)
 
     def mark_absent(self, keys: Collection[ObjectKey]) -> None:
         self._advance([one for one in self._in(CONDEMNED) if one.object_key in keys], ABSENT)
 
-    def absent(self, key_id: KeyId) -> list[Segment]:
-        return [one for one in self._in(ABSENT) if one.key_id == key_id]
+    def absent(self, key_id: KeyId, camera_id: CameraId | None = None) -> list[Segment]:
+        return _of(self._in(ABSENT), key_id, camera_id)
 
     def unfinished(self) -> list[KeyId]:
         return sorted({one.key_id for state in (CONDEMNED, ABSENT) for one in self._in(state)})
@@ -112,3 +126,7 @@ class MemoryCatalogue:
     def _up(self) -> None:
         if self.down:
             raise CatalogueUnavailable("the catalogue is down")
+
+
+def _of(segments: list[Segment], key_id: KeyId, camera_id: CameraId | None) -> list[Segment]:
+    return [one for one in segments if one.key_id == key_id and camera_id in {None, one.camera_id}]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from videostore.catalogue.tables import GAPS, SEGMENTS
+from videostore.catalogue.tables import GAPS, KEY, SEGMENTS
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import CatalogueUnavailable, SiteTooNew
 from videostore.domain.retention import SegmentState
@@ -30,6 +30,7 @@ from videostore.domain.segment import (
     EPOCH,
     LONGEST_SEGMENT,
     MICROSECOND,
+    SECOND,
     Gap,
     GapReason,
     KeyId,
@@ -41,7 +42,10 @@ from videostore.domain.segment import (
 from videostore.ports import Totals
 
 _STATE = {SegmentState.LIVE: 0, SegmentState.CONDEMNED: 1, SegmentState.ABSENT: 2}
+_LEAVING = (SegmentState.CONDEMNED, SegmentState.ABSENT)
 _BATCH = 500
+_MOVED_AT_ONCE = 5000
+"""Rows that one transaction condemns: a recorder's commit waits no longer than that takes."""
 _PATIENCE_SECONDS = 30
 _WRITING = "videostore_writing"
 
@@ -189,24 +193,57 @@ class SqlCatalogue:
     # --- going out ---
 
     def key_ids(self, *, until: datetime) -> list[KeyId]:
-        return self._key_ids(_is(SegmentState.LIVE), SEGMENTS.c.key_start_us < _us(until))
+        return self._key_ids(SegmentState.LIVE, until=until)
 
     def unfinished(self) -> list[KeyId]:
-        return self._key_ids(sa.not_(_is(SegmentState.LIVE)))
+        return sorted({one for state in _LEAVING for one in self._key_ids(state)})
 
-    def condemn(self, key_id: KeyId) -> int:
-        return self._advance(_of(key_id), before=SegmentState.LIVE, after=SegmentState.CONDEMNED)
+    def oldest_key(self, camera_id: CameraId) -> KeyId | None:
+        query = sa.select(*KEY).where(_is(SegmentState.LIVE), SEGMENTS.c.camera_id == str(camera_id))
+        with self._transaction() as connection:
+            row = connection.execute(query.order_by(SEGMENTS.c.start_us).limit(1)).one_or_none()
+        return None if row is None else _key_id(row)
 
-    def condemned(self, key_id: KeyId) -> list[Segment]:
-        return self._select(_is(SegmentState.CONDEMNED), _of(key_id), order=_BY_CAMERA)
+    def oldest(self) -> datetime | None:
+        with self._transaction() as connection:
+            first = connection.execute(_first_key(SegmentState.LIVE)).one_or_none()
+            if first is None:
+                return None
+            query = sa.select(sa.func.min(SEGMENTS.c.start_us))
+            query = query.where(_is(SegmentState.LIVE), _of(_key_id(first)))
+            return _moment(connection.execute(query).scalar_one())
+
+    def leaving(self) -> dict[KeyId, int]:
+        query = sa.select(*KEY, sa.func.count()).where(_is(SegmentState.CONDEMNED)).group_by(*KEY)
+        with self._transaction() as connection:
+            return {_key_id(key): count for *key, count in connection.execute(query.order_by(*KEY))}
+
+    def condemn(self, key_id: KeyId, camera_id: CameraId | None = None) -> int:
+        live = sa.select(SEGMENTS.c.object_key).where(_is(SegmentState.LIVE), _of(key_id, camera_id))
+        few = SEGMENTS.c.object_key.in_(live.limit(_MOVED_AT_ONCE))
+        moved = 0
+        while step := self._advance(few, before=SegmentState.LIVE, after=SegmentState.CONDEMNED):
+            moved += step
+        return moved
+
+    def cameras(self, key_id: KeyId) -> list[CameraId]:
+        found: set[str] = set()
+        with self._transaction() as connection:
+            for state in _LEAVING:
+                query = sa.select(SEGMENTS.c.camera_id).distinct().where(_is(state), _of(key_id))
+                found |= set(connection.execute(query).scalars())
+        return [UUID(one) for one in sorted(found)]
+
+    def condemned(self, key_id: KeyId, camera_id: CameraId | None = None) -> list[Segment]:
+        return self._select(_is(SegmentState.CONDEMNED), _of(key_id, camera_id), order=_BY_CAMERA)
 
     def mark_absent(self, keys: Collection[ObjectKey]) -> None:
         for batch in _batches(keys):
             named = SEGMENTS.c.object_key.in_(batch)
             self._advance(named, before=SegmentState.CONDEMNED, after=SegmentState.ABSENT)
 
-    def absent(self, key_id: KeyId) -> list[Segment]:
-        return self._select(_is(SegmentState.ABSENT), _of(key_id), order=_BY_CAMERA)
+    def absent(self, key_id: KeyId, camera_id: CameraId | None = None) -> list[Segment]:
+        return self._select(_is(SegmentState.ABSENT), _of(key_id, camera_id), order=_BY_CAMERA)
 
     def forget(self, keys: Collection[ObjectKey]) -> None:
         for batch in _batches(keys):
@@ -228,12 +265,16 @@ class SqlCatalogue:
             rows = connection.execute(query.order_by(*order).limit(limit)).all()
         return [Segment.from_object_key(key, size_bytes=size_bytes) for key, size_bytes in rows]
 
-    def _key_ids(self, *where: sa.ColumnElement[bool]) -> list[KeyId]:
-        columns = (SEGMENTS.c.key_start_us, SEGMENTS.c.key_period_s)
-        query = sa.select(*columns).distinct().where(*where).order_by(*columns)
+    def _key_ids(self, state: SegmentState, *, until: datetime | None = None) -> list[KeyId]:
+        """Hop from key to key along the index: the cost grows with the hours that have rows, not with the
+        rows."""
+        found: list[KeyId] = []
         with self._transaction() as connection:
-            rows = connection.execute(query).all()
-        return [KeyId(_moment(start), timedelta(seconds=period)) for start, period in rows]
+            row = connection.execute(_first_key(state)).one_or_none()
+            while row is not None and (until is None or row[0] < _us(until)):
+                found.append(_key_id(row))
+                row = connection.execute(_first_key(state, after=row)).one_or_none()
+        return found
 
     def _advance(self, which: sa.ColumnElement[bool], *, before: SegmentState, after: SegmentState) -> int:
         change = sa.update(SEGMENTS).where(_is(before), which).values(state=_STATE[after])
@@ -314,7 +355,8 @@ def _row(segment: Segment) -> dict[str, Any]:
         "start_us": _us(segment.span.start),
         "end_us": _us(segment.span.end),
         "key_start_us": _us(segment.key_id.start),
-        "key_period_s": int(segment.key_period.total_seconds()),
+        "key_period_s": segment.key_period // SECOND,
+        "key_keep_s": segment.keep // SECOND,
         "size_bytes": segment.size_bytes,
         "state": _STATE[SegmentState.LIVE],
     }
@@ -324,11 +366,22 @@ def _is(state: SegmentState) -> sa.ColumnElement[bool]:
     return SEGMENTS.c.state == _STATE[state]
 
 
-def _of(key_id: KeyId) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        SEGMENTS.c.key_start_us == _us(key_id.start),
-        SEGMENTS.c.key_period_s == int(key_id.period.total_seconds()),
-    )
+def _of(key_id: KeyId, camera_id: CameraId | None = None) -> sa.ColumnElement[bool]:
+    values = (_us(key_id.start), key_id.period // SECOND, key_id.keep // SECOND)
+    same = [column == value for column, value in zip(KEY, values, strict=True)]
+    return sa.and_(*same, *([SEGMENTS.c.camera_id == str(camera_id)] if camera_id else []))
+
+
+def _first_key(state: SegmentState, *, after: Sequence[int] | None = None) -> sa.Select[Any]:
+    query = sa.select(*KEY).where(_is(state)).order_by(*KEY).limit(1)
+    if after is None:
+        return query
+    return query.where(sa.tuple_(*KEY) > sa.tuple_(*(sa.literal(value) for value in after)))
+
+
+def _key_id(row: Sequence[int]) -> KeyId:
+    start, period, keep = row
+    return KeyId(_moment(start), period * SECOND, keep * SECOND)
 
 
 def _us(moment: datetime) -> int:

@@ -11,6 +11,9 @@ catalogue can be rebuilt from a listing of the store::
              capture    camera     start of the span       duration     sequence   key   of the sealed
              day (UTC)                                     in µs                   period bytes
                                                                                    in s
+
+Footage of a camera that is kept for less than the site keeps is sealed to keys of its own, and says for how
+long (in s), behind the day and behind the key period: ``2026-11-24-0604800/…``, ``…_03600-0604800_…``.
 """
 
 from __future__ import annotations
@@ -30,17 +33,22 @@ Sha256Hex = NewType("Sha256Hex", str)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+SECOND = timedelta(seconds=1)
 SEGMENTS = "segments/"
 LONGEST_SEGMENT = timedelta(hours=1)
 """No segment is longer: it bounds what a search for a moment has to look at."""
 LONGEST_GAP = timedelta(days=1)
 """No gap on record is longer: what is known about a day is forgotten with its footage."""
+SITE_KEEP = timedelta(0)
+"""Stands for "as long as the site keeps footage" where a key or a segment says for how long."""
+_LONGEST_KEEP = timedelta(days=30)
+_LONGEST_PERIOD = timedelta(days=1)
 _TIME = "%Y%m%dT%H%M%S.%fZ"
-_KEY = re.compile(
-    r"segments/(?P<day>\d{4}-\d\d-\d\d)/(?P<camera>[0-9a-f-]{36})/"
-    r"(?P<start>\d{8}T\d{6}\.\d{6}Z)_(?P<duration>\d{12})_(?P<sequence>\d{10})_(?P<period>\d{5})_"
-    r"(?P<sha256>[0-9a-f]{64})\.mp4\.age"
+_NAME = re.compile(
+    r"(?P<start>\d{8}T\d{6}\.\d{6}Z)_(?P<duration>\d{12})_(?P<sequence>\d{10})_"
+    r"(?P<period>\d{5})(-(?P<keep>\d{7}))?_(?P<sha256>[0-9a-f]{64})\.mp4\.age"
 )
+_DAY = re.compile(r"segments/(?P<day>\d{4}-\d\d-\d\d)(-(?P<keep>\d{7}))?/")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,7 +97,7 @@ def uncovered(span: Span, covered: Iterable[Span]) -> list[Span]:
 
 @dataclass(frozen=True, slots=True, order=True)
 class KeyId:
-    """Names the hour key of ``[start, start + period)``.
+    """Names the hour key of ``[start, start + period)``, for footage that is kept for ``keep``.
 
     The period is one hour; a demonstration site uses seconds. Periods are counted from the
     Unix epoch, so every process derives the same key for the same moment.
@@ -97,17 +105,16 @@ class KeyId:
 
     start: datetime
     period: timedelta
+    keep: timedelta = SITE_KEEP
 
     def __post_init__(self) -> None:
-        whole_seconds = self.period.total_seconds()
-        if not 1 <= whole_seconds <= 86_400 or self.period % timedelta(seconds=1):
-            raise ValueError("a key period is a whole number of seconds, from 1 to 86400")
+        _check_key(self.period, self.keep)
         if (self.start - EPOCH) % self.period:
             raise ValueError(f"{self.start.isoformat()} does not start a key period")
 
     @classmethod
-    def covering(cls, moment: datetime, period: timedelta) -> KeyId:
-        return cls(moment - (moment - EPOCH) % period, period)
+    def covering(cls, moment: datetime, period: timedelta, keep: timedelta = SITE_KEEP) -> KeyId:
+        return cls(moment - (moment - EPOCH) % period, period, keep)
 
     @property
     def span(self) -> Span:
@@ -115,21 +122,28 @@ class KeyId:
 
     @property
     def next(self) -> KeyId:
-        return KeyId(self.start + self.period, self.period)
+        return KeyId(self.start + self.period, self.period, self.keep)
 
     def __str__(self) -> str:
-        return f"{self.start:%Y%m%dT%H%M%SZ}-{int(self.period.total_seconds())}"
+        name = f"{self.start:%Y%m%dT%H%M%SZ}-{self.period // SECOND}"
+        return f"{name}-{self.keep // SECOND}" if self.keep else name
 
     @classmethod
     def parse(cls, text: str) -> KeyId:
         """Return the key id that ``str`` wrote. Raises ValueError on anything else."""
-        start, _, seconds = text.partition("-")
-        parsed = cls(
-            datetime.strptime(start, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC), timedelta(seconds=int(seconds))
-        )
+        start, *seconds = text.split("-")
+        period, keep = (int(count) * SECOND for count in (*seconds, "0")[:2])
+        parsed = cls(datetime.strptime(start, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC), period, keep)
         if str(parsed) != text:
             raise ValueError(f"{text!r} is not a key id")
         return parsed
+
+
+def _check_key(period: timedelta, keep: timedelta) -> None:
+    if not SECOND <= period <= _LONGEST_PERIOD or period % SECOND:
+        raise ValueError("a key period is a whole number of seconds, from 1 to 86400")
+    if not SITE_KEEP <= keep <= _LONGEST_KEEP or keep % SECOND:
+        raise ValueError("footage is kept for a whole number of seconds, at most 30 days")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +151,7 @@ class Segment:
     """Facts of one sealed segment: immutable, no footage and no personal data.
 
     ``span.start`` is the moment of the first frame, never later than its receipt.
-    ``size_bytes`` and ``sha256`` are of the sealed bytes, as stored.
+    ``size_bytes`` and ``sha256`` are of the sealed bytes, as stored. ``keep`` is that of its key.
     """
 
     camera_id: CameraId
@@ -146,47 +160,73 @@ class Segment:
     key_period: timedelta
     size_bytes: int
     sha256: Sha256Hex
+    keep: timedelta = SITE_KEEP
 
     def __post_init__(self) -> None:
+        _check_key(self.key_period, self.keep)
         if self.span.duration > LONGEST_SEGMENT:
             raise ValueError(f"a segment of {self.span.duration} is longer than {LONGEST_SEGMENT}")
 
     @property
     def key_id(self) -> KeyId:
-        return KeyId.covering(self.span.start, self.key_period)
+        return KeyId.covering(self.span.start, self.key_period, self.keep)
+
+    @property
+    def name(self) -> str:
+        """The last part of the object key; with the camera it says everything."""
+        keep = f"-{self.keep // SECOND:07d}" if self.keep else ""
+        return (
+            f"{self.span.start.strftime(_TIME)}_{self.span.duration // MICROSECOND:012d}_"
+            f"{self.sequence:010d}_{self.key_period // SECOND:05d}{keep}_{self.sha256}.mp4.age"
+        )
 
     @property
     def object_key(self) -> ObjectKey:
-        start = self.span.start
-        return ObjectKey(
-            f"{SEGMENTS}{start:%Y-%m-%d}/{self.camera_id}/"
-            f"{start.strftime(_TIME)}_{self.span.duration // MICROSECOND:012d}_{self.sequence:010d}_"
-            f"{int(self.key_period.total_seconds()):05d}_{self.sha256}.mp4.age"
-        )
+        return ObjectKey(f"{day_prefix(self.span.start.date(), self.keep)}{self.camera_id}/{self.name}")
 
     @classmethod
     def from_object_key(cls, key: str, *, size_bytes: int) -> Segment:
         """Read the facts back from an object key. Raises ValueError for any other key."""
-        match = _KEY.fullmatch(key)
-        if match is None:
-            raise ValueError(f"{key!r} is not the key of a segment")
-        start = datetime.strptime(match["start"], _TIME).replace(tzinfo=UTC)
-        segment = cls(
-            camera_id=UUID(match["camera"]),
-            span=Span(start, start + int(match["duration"]) * MICROSECOND),
-            sequence=int(match["sequence"]),
-            key_period=timedelta(seconds=int(match["period"])),
-            size_bytes=size_bytes,
-            sha256=Sha256Hex(match["sha256"]),
-        )
+        *_, camera, name = ("", *key.split("/"))
+        segment = cls.from_name(camera, name, size_bytes=size_bytes)
         if segment.object_key != key:
             raise ValueError(f"{key!r} contradicts itself")
         return segment
 
+    @classmethod
+    def from_name(cls, camera: str, name: str, *, size_bytes: int) -> Segment:
+        """Read the facts back from the last two parts of an object key. Raises ValueError for any others."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise ValueError(f"{name!r} is not the key of a segment")
+        start = datetime.strptime(match["start"], _TIME).replace(tzinfo=UTC)
+        segment = cls(
+            camera_id=UUID(camera),
+            span=Span(start, start + int(match["duration"]) * MICROSECOND),
+            sequence=int(match["sequence"]),
+            key_period=int(match["period"]) * SECOND,
+            size_bytes=size_bytes,
+            sha256=Sha256Hex(match["sha256"]),
+            keep=int(match["keep"] or 0) * SECOND,
+        )
+        if segment.name != name or str(segment.camera_id) != camera:
+            raise ValueError(f"{camera}/{name} contradicts itself")
+        return segment
 
-def day_prefix(day: date) -> str:
-    """Return the prefix under which all segments captured on ``day`` (UTC) are stored."""
-    return f"{SEGMENTS}{day:%Y-%m-%d}/"
+
+def day_prefix(day: date, keep: timedelta = SITE_KEEP) -> str:
+    """Return the prefix under which all segments captured on ``day`` (UTC) and kept so long are stored."""
+    return f"{SEGMENTS}{day:%Y-%m-%d}-{keep // SECOND:07d}/" if keep else f"{SEGMENTS}{day:%Y-%m-%d}/"
+
+
+def read_day_prefix(prefix: str) -> tuple[datetime, timedelta]:
+    """Return the beginning of the day and the keep that ``day_prefix`` wrote. Raises ValueError on anything
+    else."""
+    match = _DAY.fullmatch(prefix)
+    if match is None:
+        raise ValueError(f"{prefix!r} is not the prefix of a day")
+    day = datetime.strptime(match["day"], "%Y-%m-%d").replace(tzinfo=UTC)
+    return day, int(match["keep"] or 0) * SECOND
 
 
 class GapReason(StrEnum):

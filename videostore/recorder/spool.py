@@ -35,7 +35,7 @@ from videostore.domain.camera import CameraId
 from videostore.domain.chain import Item, Run, extended
 from videostore.domain.errors import DiskFull
 from videostore.domain.ledger import Json
-from videostore.domain.segment import Gap, GapReason, KeyId, ObjectKey, Segment, Sha256Hex, Span, day_prefix
+from videostore.domain.segment import Gap, GapReason, KeyId, ObjectKey, Segment, Sha256Hex, Span
 from videostore.durable import TEMPORARY, disk_errors, make_directory, remove_file, sync_directory, write_file
 
 log = telemetry.logger("recorder")
@@ -299,7 +299,7 @@ class Spool:
     # --- files ---
 
     def _path(self, place: str, segment: Segment) -> Path:
-        return self._root / place / str(segment.camera_id) / segment.object_key.rsplit("/", 1)[1]
+        return self._root / place / str(segment.camera_id) / segment.name
 
     def _waiting(self) -> list[_Entry]:
         """Return the whole segments, oldest first: listed once, then followed. A day's backlog is too much to
@@ -312,9 +312,8 @@ class Spool:
         found: list[tuple[Path, Segment]] = []
         for path in (self._root / place).glob("*/*.age"):
             with suppress(OSError, ValueError):
-                day = datetime.strptime(path.name[:8], "%Y%m%d").date()  # noqa: DTZ007 - the name is UTC
-                key = f"{day_prefix(day)}{path.parent.name}/{path.name}"
-                found.append((path, Segment.from_object_key(key, size_bytes=path.stat().st_size)))
+                size_bytes = path.stat().st_size
+                found.append((path, Segment.from_name(path.parent.name, path.name, size_bytes=size_bytes)))
         return sorted(found, key=lambda item: (item[1].span.start, item[1].object_key))
 
     def _reaches(
@@ -356,6 +355,6 @@ def _entry(segment: Segment) -> _Entry:
 def facts_of(sealed: bytes, *, camera_id: CameraId, span: Span, sequence: int, key_id: KeyId) -> Segment:
     """Return the facts of sealed bytes. ``key_id`` must be the key of the span's start."""
     digest = Sha256Hex(hashlib.sha256(sealed).hexdigest())
-    segment = Segment(camera_id, span, sequence, key_id.period, len(sealed), digest)
+    segment = Segment(camera_id, span, sequence, key_id.period, len(sealed), digest, key_id.keep)
     assert segment.key_id == key_id
     return segment

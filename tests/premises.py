@@ -9,7 +9,7 @@ from tests.fakes.catalogue import MemoryCatalogue
 from tests.fakes.clock import SettableClock
 from tests.fakes.segment_store import MemorySegmentStore
 from videostore.domain.retention import Kind, RetentionPolicy
-from videostore.domain.segment import KeyId, Span
+from videostore.domain.segment import Span
 from videostore.keyring.files import FileKeyring, PublishedKeys
 from videostore.keyring.master import MasterKeyFile
 from videostore.ledger.files import FileLedger
@@ -84,7 +84,7 @@ class Premises:
     ):
         """Store a sealed segment, ``number`` lengths after ``start``, in the catalogue if ``known``."""
         span = Span(start + number * length, start + (number + 1) * length)
-        key_id = KeyId.covering(span.start, HOUR)
+        key_id = self.policies[Kind.VIDEO].key_id(camera, span.start)
         sealed = seal(movie, recipient=self.published().recipient(key_id))
         segment = facts_of(sealed, camera_id=camera, span=span, sequence=number, key_id=key_id)
         self.store.put(segment.object_key, sealed, sha256=segment.sha256)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
@@ -82,6 +83,25 @@ def test_keys_are_made_from_the_period_before_to_the_horizon_once(site, keyring)
     assert keyring.create_ahead() == []
     site.clock.passes(HOUR)
     assert len(keyring.create_ahead()) == 1
+
+
+def test_each_keep_has_keys_of_its_own_that_die_by_it(site, keyring):
+    week = timedelta(days=7)
+    site.policy = replace(site.policy, shorter={uuid4(): week, uuid4(): week})
+    made = keyring.create_ahead()
+    assert [key.key_id for key in made] == [
+        KeyId.covering(START + hours * HOUR, HOUR, week) for hours in range(-1, 4)
+    ]
+    short = replace(KEY, keep=week)
+    sealed = seal(b"footage", recipient=site.published().recipient(short))
+    site.policy = replace(site.policy, shorter={})  # the promise stands when nobody asks for it any more
+    site.clock.at = KEY.start + week - MICROSECOND
+    assert keyring.open(short, sealed) == b"footage"
+    site.clock.at = KEY.start + week
+    with pytest.raises(KeyDestroyed):
+        keyring.open(short, sealed)
+    assert short in [key.key_id for key in keyring.due()]
+    assert KEY not in [key.key_id for key in keyring.due()]
 
 
 def test_a_key_opens_until_its_deadline_and_not_a_microsecond_longer(site, keyring, sealed):

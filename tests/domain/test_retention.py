@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from tests.domain.test_segment import moments, segments
 from videostore.domain.errors import ConfigInvalid, KeepTooLong
 from videostore.domain.retention import CEILING, Kind, Reason, RetentionPolicy, hash_of_segments
-from videostore.domain.segment import MICROSECOND, KeyId
+from videostore.domain.segment import MICROSECOND, SITE_KEEP, KeyId
 
 HOUR = timedelta(hours=1)
 POLICY = RetentionPolicy(Kind.VIDEO, timedelta(days=30), timedelta(minutes=15), HOUR)
@@ -60,6 +62,41 @@ def test_a_policy_that_makes_no_sense_is_refused(keep, lead, period):
         RetentionPolicy(Kind.VIDEO, keep, lead, period)
 
 
+LOBBY, ENTRANCE = UUID(int=1), UUID(int=2)
+WEEK = timedelta(days=7)
+SHORTER = replace(POLICY, shorter={ENTRANCE: WEEK})
+
+
+def test_a_camera_that_is_kept_for_less_has_keys_that_say_so():
+    assert SHORTER.series == [SITE_KEEP, WEEK]
+    assert SHORTER.key_id(LOBBY, NOON.start) == NOON
+    assert SHORTER.deadline(NOON) == NOON.start + timedelta(days=30)
+    short = SHORTER.key_id(ENTRANCE, NOON.start)
+    assert str(short) == "20261124T120000Z-3600-604800"
+    assert SHORTER.deadline(short) == NOON.start + WEEK
+    assert POLICY.deadline(short) == NOON.start + WEEK, "also when the policy names the camera no more"
+
+
+def test_footage_from_before_a_camera_was_kept_for_less_goes_by_the_shorter_keep():
+    assert SHORTER.deadline(NOON, camera_id=ENTRANCE) == NOON.start + WEEK
+    assert SHORTER.judge(NOON, now=NOON.start + WEEK, camera_id=ENTRANCE).due
+    assert not SHORTER.judge(NOON, now=NOON.start + WEEK, camera_id=LOBBY).due
+    assert not SHORTER.judge(NOON, now=NOON.start + WEEK).due, "the key is that of other cameras too"
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        pytest.param(timedelta(days=30), id="not shorter"),
+        pytest.param(timedelta(hours=1), id="due before its hour is over"),
+        pytest.param(timedelta(days=2, milliseconds=1), id="no whole second"),
+    ],
+)
+def test_a_shorter_keep_that_makes_no_sense_is_refused(keep):
+    with pytest.raises(ConfigInvalid):
+        replace(POLICY, shorter={ENTRANCE: keep})
+
+
 keeps = st.integers(3, 30 * 24).map(lambda hours: timedelta(hours=hours))
 
 
@@ -67,7 +104,7 @@ keeps = st.integers(3, 30 * 24).map(lambda hours: timedelta(hours=hours))
 def test_no_frame_is_ever_older_than_keep_at_its_deadline(segment, keep, later):
     policy = RetentionPolicy(Kind.VIDEO, keep, timedelta(0), timedelta(hours=1))
     deadline = policy.deadline(segment.key_id)
-    assert deadline <= segment.span.start + keep
+    assert deadline <= segment.span.start + min(keep, segment.keep or keep)
     assert policy.judge(segment.key_id, now=deadline + later * MICROSECOND).due
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from videostore.config.credentials import resolve_credentials
 from videostore.config.durations import parse_duration, show_duration
 from videostore.config.follow import Followed
+from videostore.config.settings import RetentionFile
 from videostore.config.site import NewDirectory, Site, create_site
 from videostore.domain.camera import Camera
 from videostore.domain.errors import (
@@ -30,6 +33,7 @@ from videostore.domain.errors import (
 )
 from videostore.domain.retention import Kind
 
+DAY = timedelta(days=1)
 RETENTION, ACCESS = "policies/retention.yaml", "policies/access.yaml"
 
 
@@ -55,11 +59,53 @@ def test_the_templates_are_valid_and_keep_what_the_resolution_allows(site):
     assert site.settings.site == "geneva"
 
 
+def test_of_what_applies_to_a_camera_the_shortest_counts(site):
+    group, both, alone = (
+        Camera(uuid4(), name, "rtsp://10.0.0.7/", group="doors") for name in ("a", "b", "c")
+    )
+    alone = replace(alone, group="")
+    for camera in (group, both, alone):
+        site.cameras.add(camera)
+    edit(site, RETENTION, "groups: {}", "groups: {doors: 7d, roof: 1d}")
+    gone = uuid4()
+    named = {both.id: "10d", alone.id: "3d", gone: "12h"}
+    edit(
+        site,
+        RETENTION,
+        "cameras: {}",
+        f"cameras: {{{', '.join(f'{one}: {keep}' for one, keep in named.items())}}}",
+    )
+    policy = site.retention()[Kind.VIDEO]
+    keeps = {group.id: 7 * DAY, both.id: 7 * DAY, alone.id: 3 * DAY, gone: DAY / 2}
+    assert policy.shorter == keeps
+    assert policy.keep_of(uuid4()) == 30 * DAY
+    assert site.unknown_in_retention() == ["group roof", f"camera {gone}"]
+    edit(site, RETENTION, "keep: 30d", "keep: 4d")
+    assert site.retention()[Kind.VIDEO].shorter == {alone.id: 3 * DAY, gone: DAY / 2}
+
+
+def test_the_schema_knows_the_ceilings():
+    """An editor that checks the schema refuses what the program would, whatever unit it is written in."""
+    schema = RetentionFile.model_json_schema()["$defs"]
+    for kind, ceiling in (("Video", 30 * DAY), ("EntryExit", DAY)):
+        pattern = re.compile(schema[f"{kind}KeepSettings"]["properties"]["keep"]["pattern"])
+        for unit, length in (("d", DAY), ("h", DAY / 24), ("m", DAY / 1440)):
+            for count in range(1, 50_000):
+                assert bool(pattern.match(f"{count}{unit}")) == (count * length <= ceiling), (count, unit)
+        for seconds in (1, 86_399, 86_400, 86_401, 2_591_999, 2_592_000, 2_592_001, 2_600_000, 9_999_999):
+            assert bool(pattern.match(f"{seconds}s")) == (timedelta(seconds=seconds) <= ceiling), seconds
+        for text in ("29d23h59m59s", "23h59m59s", "1d12h", "30d1s", "24h1s", "29d24h", "1d1s"):
+            if pattern.match(text):
+                assert parse_duration(text) <= ceiling, text
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "error", "says"),
     [
         pytest.param(RETENTION, "keep: 30d", "keep: 31d", KeepTooLong, "paragraph 27", id="too long"),
         pytest.param(RETENTION, "keep: 24h", "keep: 25h", KeepTooLong, "paragraph 27", id="entries"),
+        pytest.param(RETENTION, "groups: {}", "groups: {a: 31d}", KeepTooLong, "paragraph 27", id="group"),
+        pytest.param(RETENTION, "cameras: {}", "cameras: {x: 1d}", ConfigInvalid, "UUID", id="no UUID"),
         pytest.param(RETENTION, "keep: 30d", "keep: 30", ConfigInvalid, "duration", id="no unit"),
         pytest.param(RETENTION, "keep: 30d", "keap: 30d", ConfigInvalid, "keap", id="unknown key"),
         pytest.param(RETENTION, "keep: 30d", "keep: 1d\n  keep: 30d", ConfigInvalid, "twice", id="key twice"),

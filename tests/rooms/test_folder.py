@@ -161,7 +161,7 @@ class Nvr:
         self.now = NOW
         pattern = Pattern("{camera}/%Y-%m-%d/%H-%M-%S", ZoneInfo("UTC"))
         self.folder = Folder("nvr", self.root, pattern, 10 * SECOND, MINUTE)
-        self.holding = FolderHolding(self.folder, key_period=lambda: HOUR)
+        self.holding = FolderHolding(self.folder, key_id=lambda _part, moment: KeyId.covering(moment, HOUR))
         self.stored = []
         self.open()
 
@@ -170,7 +170,7 @@ class Nvr:
             source=None,
             spool=self.spool,
             keys=self.hours,
-            key_period=lambda: HOUR,
+            key_id=lambda _camera, moment: KeyId.covering(moment, HOUR),
             segment=2 * SECOND,
             max_clock_offset=2 * SECOND,
             now=lambda: self.now,

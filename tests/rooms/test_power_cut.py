@@ -75,7 +75,7 @@ class Host:
             source=Film(packets),
             spool=spool,
             keys=self,
-            key_period=lambda: HOUR,
+            key_id=lambda _camera, moment: KeyId.covering(moment, HOUR),
             segment=2 * SECOND,
             max_clock_offset=2 * SECOND,
             now=lambda: now,

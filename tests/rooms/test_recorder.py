@@ -273,7 +273,7 @@ class Desk:
             source=film,
             spool=self.spool,
             keys=self.hours,
-            key_period=lambda: HOUR,
+            key_id=lambda _camera, moment: KeyId.covering(moment, HOUR),
             segment=segment,
             max_clock_offset=2 * SECOND,
             now=lambda: self.now,

@@ -178,6 +178,43 @@ def test_tightening_reaches_what_is_stored_and_loosening_gives_nothing_back(site
     assert site.sweep().run().segments_deleted == 1
 
 
+WEEK = 7 * DAY
+
+
+def keep_shorter(site, camera):
+    site.policies[Kind.VIDEO] = replace(site.policies[Kind.VIDEO], shorter={camera: WEEK})
+    site.sweep().run()
+
+
+def test_a_camera_that_is_kept_for_less_goes_with_its_key_and_the_others_stay(site):
+    entrance = uuid4()
+    keep_shorter(site, entrance)
+    short, long = site.record(camera=entrance), site.record()
+    sealed = site.store.get(short.object_key)
+    site.clock.at = KEY.start + WEEK - 15 * MINUTE - MICROSECOND
+    assert site.sweep().run().segments_deleted == 0
+    assert site.keyrings[Kind.VIDEO].open(short.key_id, sealed) == b"a movie"
+    site.clock.at += MICROSECOND
+    assert site.sweep().run().segments_deleted == 1
+    assert list(site.store.bodies) == [long.object_key]
+    with pytest.raises(KeyDestroyed):
+        site.keyrings[Kind.VIDEO].open(short.key_id, sealed)
+    (body,) = site.events(Event.CERTIFICATE)
+    assert body["key_destroyed_at"] == site.clock.at.isoformat()
+
+
+def test_footage_from_before_a_camera_was_kept_for_less_goes_by_the_shorter_keep(site):
+    entrance = uuid4()
+    before, other = site.record(camera=entrance), site.record()
+    keep_shorter(site, entrance)
+    site.clock.at = KEY.start + WEEK - 15 * MINUTE
+    assert site.sweep().run().segments_deleted == 1
+    assert list(site.store.bodies) == [other.object_key]
+    assert before.key_id == other.key_id
+    (body,) = site.events(Event.CERTIFICATE)
+    assert body["key_destroyed_at"] is None, "the other camera's footage is sealed to it"
+
+
 def test_in_doubt_nothing_is_destroyed_and_the_doubt_is_on_record(site):
     segment = site.record()
     site.clock.doubt_until = START + 60 * DAY

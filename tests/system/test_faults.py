@@ -18,7 +18,7 @@ import pytest
 from tests.cameras import self_signed
 from tests.premises import HOUR, Premises
 from videostore.domain.camera import Camera, Transport
-from videostore.domain.segment import Gap, GapReason, Span
+from videostore.domain.segment import Gap, GapReason, KeyId, Span
 from videostore.recorder import session, sources
 from videostore.recorder.session import Recording
 from videostore.recorder.sources import RtspSource
@@ -162,7 +162,7 @@ class Run:
             source=RtspSource(stall=STALL, now=now, root=premises.root),
             spool=premises.spool,
             keys=premises.published(),
-            key_period=lambda: HOUR,
+            key_id=lambda _camera, moment: KeyId.covering(moment, HOUR),
             segment=timedelta(seconds=2),
             max_clock_offset=timedelta(seconds=2),
             now=now,

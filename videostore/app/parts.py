@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,8 @@ class Parts:
 
     @cached_property
     def policies(self) -> Callable[[], Mapping[Kind, RetentionPolicy]]:
-        return Followed(self.site.root / "policies" / "retention.yaml", self.site.retention)
+        root = self.site.root
+        return Followed(root / "policies" / "retention.yaml", self.site.retention, root / "cameras.yaml")
 
     def policy(self, kind: Kind) -> Callable[[], RetentionPolicy]:
         return lambda: self.policies()[kind]
@@ -157,12 +158,22 @@ class Parts:
             found.append(Folder(name, path, pattern, settings.settle, settings.look))
         return found
 
-    def _key_period(self) -> timedelta:
-        return self.policies()[Kind.VIDEO].key_period
+    def _key_in(self, folder: Folder) -> Callable[[str, datetime], KeyId]:
+        """Return the key that what lies in a drop folder under a camera's part of the name would get."""
+
+        def key_id(part: str, moment: datetime) -> KeyId:
+            url = f"folder://{folder.name}/{part}"
+            ids = [camera.id for camera in self.site.cameras.all() if camera.url == url]
+            policy = self.policies()[Kind.VIDEO]
+            return min((policy.key_id(one, moment) for one in ids), key=policy.deadline, default=None) or (
+                KeyId.covering(moment, policy.key_period)
+            )
+
+        return key_id
 
     @cached_property
     def holdings(self) -> Mapping[Kind, Sequence[Holding]]:
-        folders = [FolderHolding(one, key_period=self._key_period) for one in self.folders]
+        folders = [FolderHolding(one, key_id=self._key_in(one)) for one in self.folders]
         return {Kind.VIDEO: [self.spool, *folders], Kind.ENTRY_EXIT: [PresenceHolding(self.store)]}
 
     @cached_property

@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import datetime
 from threading import Event as Stop
 from typing import TYPE_CHECKING, Final
 
@@ -17,10 +19,10 @@ from videostore.config.credentials import resolve_credentials
 from videostore.config.durations import split_address
 from videostore.config.follow import Followed
 from videostore.config.site import Site
-from videostore.domain.camera import Camera
+from videostore.domain.camera import Camera, CameraId
 from videostore.domain.errors import SiteError
 from videostore.domain.retention import Kind
-from videostore.domain.segment import Span
+from videostore.domain.segment import SITE_KEEP, KeyId, Span
 from videostore.keyring.master import try_out
 from videostore.recorder.dropped import Folder
 from videostore.retention.service import RetentionService
@@ -77,13 +79,12 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
 
     keep_memory_whole()
     site, settings = parts.site, parts.site.settings.recorder
-    policy = parts.policy(Kind.VIDEO)
     pictures = PictureHealth(parts.ledger, interval=settings.look)
     recording = Recording(
         source=RtspSource(stall=settings.stall, now=parts.clock.now, root=site.root),
         spool=parts.spool,
         keys=parts.published(Kind.VIDEO),
-        key_period=lambda: policy().key_period,
+        key_id=_key_for(parts),
         segment=settings.segment,
         max_clock_offset=settings.max_clock_offset,
         now=parts.clock.now,
@@ -102,6 +103,18 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
     with _metrics(site, "recorder") as metrics:
         _announce(site, "recorder", {"metrics": metrics})
         recorder.run(stop)
+
+
+def _key_for(parts: Parts) -> Callable[[CameraId, datetime], KeyId]:
+    """Return which key a frame is sealed to. Until the first key of a new keep is published it is that of the
+    site: no footage is lost to a change of the policy, and what outlives the camera's own keep is swept."""
+    keys, policy = parts.published(Kind.VIDEO), parts.policy(Kind.VIDEO)
+
+    def key_for(camera_id: CameraId, moment: datetime) -> KeyId:
+        key_id = policy().key_id(camera_id, moment)
+        return key_id if key_id.keep == SITE_KEEP or keys.has(key_id) else replace(key_id, keep=SITE_KEEP)
+
+    return key_for
 
 
 def _drop_folder(parts: Parts, folder: Folder, recording: Recording) -> DropFolder:

@@ -39,6 +39,25 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": PATTERN, "examples": ["30d", "24h", "1h30m", "10s"]}),
 ]
 
+_AT_MOST_30_DAYS = (
+    r"^(30d|[12]?\d(d((\d|1\d|2[0-3])h)?([0-5]?\dm)?([0-5]?\ds)?)|(\d{1,2}|[1-6]\d\d|7[01]\d|720)h"
+    r"|(\d{1,4}|[1-3]\d{4}|4[0-2]\d{3}|43[01]\d\d|43200)m"
+    r"|(\d{1,6}|1\d{6}|2[0-4]\d{5}|25[0-8]\d{4}|259[01]\d{3}|2592000)s)$"
+)
+VideoKeep = Annotated[
+    Duration, WithJsonSchema({"type": "string", "pattern": _AT_MOST_30_DAYS, "examples": ["30d", "72h"]})
+]
+"""At most 30 days. The schema says so to an editor; ``domain.retention`` refuses what it lets through."""
+
+_AT_MOST_24_HOURS = (
+    r"^(1d|(1?\d|2[0-3])h([0-5]?\dm)?([0-5]?\ds)?|24h|(\d{1,3}|1[0-3]\d\d|14[0-3]\d|1440)m"
+    r"|(\d{1,4}|[1-7]\d{4}|8[0-5]\d{3}|86[0-3]\d\d|86400)s)$"
+)
+EntryExitKeep = Annotated[
+    Duration, WithJsonSchema({"type": "string", "pattern": _AT_MOST_24_HOURS, "examples": ["24h", "90m"]})
+]
+"""At most 24 hours, likewise."""
+
 
 def _check_address(text: str) -> str:
     host, _, port = text.rpartition(":")

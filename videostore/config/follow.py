@@ -14,11 +14,12 @@ log = telemetry.logger("config")
 
 
 class Followed(Generic[Value]):
-    """Calls ``read`` again whenever ``path`` changed. A file that broke is said once and the last good
-    value stays: a slip in an editor must not stop retention. The first reading raises."""
+    """Calls ``read`` again whenever ``path`` or one of ``also`` changed. A file that broke is said once and
+    the last good value stays: a slip in an editor must not stop retention. The first reading raises."""
 
-    def __init__(self, path: Path, read: Callable[[], Value]) -> None:
+    def __init__(self, path: Path, read: Callable[[], Value], *also: Path) -> None:
         self._path = path
+        self._paths = (path, *also)
         self._read = read
         self._stamp = self._look()
         self._value = read()
@@ -34,9 +35,13 @@ class Followed(Generic[Value]):
                 log.error("file.broken", path=str(self._path), error=str(error), hint=error.hint)
         return self._value
 
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_ino
+    def _look(self) -> list[tuple[int, int] | None]:
+        return [_stamp(path) for path in self._paths]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated, Literal
+from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
-from videostore.config.durations import Address, Duration, split_address
+from videostore.config.durations import Address, Duration, EntryExitKeep, VideoKeep, split_address
 from videostore.domain.access import Mode
 from videostore.domain.camera import Transport
 
@@ -213,12 +214,24 @@ class SiteSettings(_Strict):
     logging: LoggingSettings = LoggingSettings()
 
 
-class KeepSettings(_Strict):
-    """How long one kind of data is kept."""
+class VideoKeepSettings(_Strict):
+    """How long footage is kept. The shortest that applies to a camera counts."""
 
-    keep: Duration = Field(
-        description="Age at which nothing may be readable any more; 30d (video) or 24h at most."
+    keep: VideoKeep = Field(description="Age at which nothing may be readable any more; 30d at most.")
+    lead: Duration = Field(timedelta(minutes=15), description="How long before the deadline deletion begins.")
+    key_period: Duration = Field(timedelta(hours=1), description="Span that one hour key covers.")
+    groups: dict[str, VideoKeep] = Field(
+        default_factory=dict, description="A shorter keep for the cameras of a group."
     )
+    cameras: dict[UUID, VideoKeep] = Field(
+        default_factory=dict, description="A shorter keep for one camera, by its UUID: a name may change."
+    )
+
+
+class EntryExitKeepSettings(_Strict):
+    """How long entry/exit records are kept."""
+
+    keep: EntryExitKeep = Field(description="Age at which nothing may be readable any more; 24h at most.")
     lead: Duration = Field(timedelta(minutes=15), description="How long before the deadline deletion begins.")
     key_period: Duration = Field(timedelta(hours=1), description="Span that one hour key covers.")
 
@@ -227,8 +240,8 @@ class RetentionFile(_Strict):
     """policies/retention.yaml"""
 
     version: Literal[1]
-    video: KeepSettings
-    entry_exit: KeepSettings
+    video: VideoKeepSettings
+    entry_exit: EntryExitKeepSettings
 
 
 class AccessFile(_Strict):

@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from hashlib import sha256
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -29,8 +30,9 @@ from typing import Any
 
 from videostore.config.cameras import CameraList, write_cameras
 from videostore.config.files import read_yaml
-from videostore.config.settings import AccessFile, KeepSettings, RetentionFile, SiteSettings
+from videostore.config.settings import AccessFile, RetentionFile, SiteSettings, VideoKeepSettings
 from videostore.domain.access import AccessPolicy
+from videostore.domain.camera import CameraId
 from videostore.domain.errors import ConfigInvalid, SiteExists, SiteMissing
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import Sha256Hex
@@ -70,12 +72,34 @@ class Site:
 
     def retention(self) -> Mapping[Kind, RetentionPolicy]:
         """Read policies/retention.yaml."""
-        path = self.root / "policies" / "retention.yaml"
-        content = read_yaml(path, RetentionFile)
+        content = read_yaml(self.root / "policies" / "retention.yaml", RetentionFile)
+        video, entry_exit = content.video, content.entry_exit
+        for keep in (*video.groups.values(), *video.cameras.values()):
+            RetentionPolicy(Kind.VIDEO, keep, video.lead, video.key_period)  # refuses what is too long
+        shorter = {camera_id: keep for camera_id, keep in self._keeps(video).items() if keep < video.keep}
         return {
-            Kind.VIDEO: _policy(Kind.VIDEO, content.video),
-            Kind.ENTRY_EXIT: _policy(Kind.ENTRY_EXIT, content.entry_exit),
+            Kind.VIDEO: RetentionPolicy(Kind.VIDEO, video.keep, video.lead, video.key_period, shorter),
+            Kind.ENTRY_EXIT: RetentionPolicy(
+                Kind.ENTRY_EXIT, entry_exit.keep, entry_exit.lead, entry_exit.key_period
+            ),
         }
+
+    def _keeps(self, video: VideoKeepSettings) -> dict[CameraId, timedelta]:
+        """Return the shortest keep that group or camera ask for, of every camera that one of them names."""
+        keeps = dict(video.cameras)
+        for camera in self.cameras.all():
+            if camera.group in video.groups:
+                keep = video.groups[camera.group]
+                keeps[camera.id] = min(keep, keeps.get(camera.id, keep))
+        return keeps
+
+    def unknown_in_retention(self) -> list[str]:
+        """Return what retention.yaml names and no camera has: its shorter keep would reach nobody."""
+        video = read_yaml(self.root / "policies" / "retention.yaml", RetentionFile).video
+        cameras = self.cameras.all()
+        groups = video.groups.keys() - {camera.group for camera in cameras}
+        ids = video.cameras.keys() - {camera.id for camera in cameras}
+        return [*(f"group {name}" for name in sorted(groups)), *(f"camera {one}" for one in sorted(ids))]
 
     def access(self) -> AccessPolicy:
         """Read policies/access.yaml and the notice it names."""
@@ -179,10 +203,6 @@ class NewDirectory:
 def find_root(option: Path | None) -> Path:
     """Return the site directory: the option, else VIDEOSTORE_SITE, else the current directory."""
     return option or Path(os.environ.get(ENVIRONMENT) or ".")
-
-
-def _policy(kind: Kind, keep: KeepSettings) -> RetentionPolicy:
-    return RetentionPolicy(kind, keep.keep, keep.lead, keep.key_period)
 
 
 def _templates(name: str) -> dict[str, str]:

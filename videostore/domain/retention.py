@@ -2,22 +2,24 @@
 
 A deadline belongs to an hour key: ``key start + keep``. Every frame sealed to that key was
 captured at or after the key's start, so no frame ever reaches the age ``keep``. Retention
-begins ``lead`` before the deadline, so that key and bytes are gone when it comes.
+begins ``lead`` before the deadline, so that key and bytes are gone when it comes. A camera that is
+kept for less is sealed to keys that say so, and that are destroyed so much earlier.
 
-Pure: ``now`` is an argument everywhere. See docs/design/0001-what-30-days-means.md.
+Pure: ``now`` is an argument everywhere. See docs/design/0001-what-30-days-means.md and
+0014-who-is-kept-how-long.md.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import ConfigInvalid, KeepTooLong
-from videostore.domain.segment import KeyId, Segment, Sha256Hex, Span
+from videostore.domain.segment import SECOND, SITE_KEEP, KeyId, Segment, Sha256Hex, Span
 
 PARAGRAPH = "A/RES/61/263, paragraph 27 (c)"
 
@@ -47,12 +49,14 @@ class RetentionPolicy:
     ``keep``: age at which nothing may be readable any more.
     ``lead``: how long before the deadline deletion begins.
     ``key_period``: span that one hour key covers.
+    ``shorter``: cameras whose footage is kept for less, and for how long.
     """
 
     kind: Kind
     keep: timedelta
     lead: timedelta
     key_period: timedelta
+    shorter: Mapping[CameraId, timedelta] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ceiling = CEILING[self.kind]
@@ -66,28 +70,57 @@ class RetentionPolicy:
                 f"{self.kind}: keep and key_period must be positive, lead not negative",
                 hint="Correct policies/retention.yaml.",
             )
-        if self.lead + self.key_period >= self.keep:
-            raise ConfigInvalid(
-                f"{self.kind}: lead + key_period ({self.lead + self.key_period}) leave nothing of "
-                f"keep ({self.keep}): footage would be due before its hour is over",
-                hint="Shorten `lead` or `key_period`, or lengthen `keep`.",
-            )
+        for keep in (self.keep, *self.shorter.values()):
+            if self.lead + self.key_period >= keep:
+                raise ConfigInvalid(
+                    f"{self.kind}: lead + key_period ({self.lead + self.key_period}) leave nothing of "
+                    f"keep ({keep}): footage would be due before its hour is over",
+                    hint="Shorten `lead` or `key_period`, or lengthen `keep`.",
+                )
+        for camera_id, keep in self.shorter.items():
+            if keep >= self.keep or keep % SECOND:
+                raise ConfigInvalid(
+                    f"{self.kind}: camera {camera_id} is kept for {keep}: not a whole number of seconds "
+                    f"shorter than {self.keep}",
+                    hint="Correct policies/retention.yaml.",
+                )
 
-    def deadline(self, key_id: KeyId) -> datetime:
-        """When nothing sealed to ``key_id`` may be readable any more."""
-        return key_id.start + self.keep
+    def keep_of(self, camera_id: CameraId | None) -> timedelta:
+        """Return how long footage of a camera is kept; None: of any camera that is kept longest."""
+        return self.shorter.get(camera_id, self.keep) if camera_id else self.keep
 
-    def due_at(self, key_id: KeyId) -> datetime:
+    @property
+    def series(self) -> list[timedelta]:
+        """What new hour keys are made for: the site, and each shorter keep."""
+        return [SITE_KEEP, *sorted(set(self.shorter.values()))]
+
+    def key_id(self, camera_id: CameraId, moment: datetime) -> KeyId:
+        """Return the key that a frame of this camera, captured at ``moment``, is to be sealed to."""
+        return KeyId.covering(moment, self.key_period, self.shorter.get(camera_id, SITE_KEEP))
+
+    def deadline(self, key_id: KeyId, *, camera_id: CameraId | None = None) -> datetime:
+        """When nothing sealed to ``key_id`` may be readable any more; with ``camera_id``, nothing of that
+        camera: its keep may have become shorter than that of the key."""
+        return key_id.start + min(self.keep_of(camera_id), key_id.keep or self.keep)
+
+    def due_at(self, key_id: KeyId, *, camera_id: CameraId | None = None) -> datetime:
         """When deletion of what is sealed to ``key_id`` begins."""
-        return self.deadline(key_id) - self.lead
+        return self.deadline(key_id, camera_id=camera_id) - self.lead
 
-    def judge(self, key_id: KeyId, *, now: datetime, promised: datetime | None = None) -> Verdict:
-        """Return what must happen at ``now`` to everything sealed to ``key_id``.
+    def judge(
+        self,
+        key_id: KeyId,
+        *,
+        now: datetime,
+        promised: datetime | None = None,
+        camera_id: CameraId | None = None,
+    ) -> Verdict:
+        """Return what must happen at ``now`` to everything sealed to ``key_id``, or to what is of one camera.
 
         ``promised`` is the deadline given when the key was made. The earlier of the two
         counts: tightening a policy reaches existing footage, loosening never does (invariant 2).
         """
-        deadline = self.deadline(key_id)
+        deadline = self.deadline(key_id, camera_id=camera_id)
         if promised is not None:
             deadline = min(deadline, promised)
         due_at = deadline - self.lead

@@ -161,6 +161,7 @@ class Footage:
         try:
             if opened and opened[0] == index and self._rules.now() < opened[2]:
                 self._keyring.recipient(part.segment.key_id)  # raises if the deadline has come meanwhile
+                self._refuse_past(part.segment)
                 return opened[1]
             return self._cut(part)
         except (KeyDestroyed, ObjectMissing) as error:
@@ -212,7 +213,10 @@ class Footage:
     def delete_by(self, serving: Serving) -> datetime | None:
         """Return when the first of this footage must be gone everywhere, copies included."""
         policy = self._retention()
-        return min((policy.deadline(part.segment.key_id) for part in serving.parts), default=None)
+        return min(
+            (policy.deadline(one.segment.key_id, camera_id=serving.camera_id) for one in serving.parts),
+            default=None,
+        )
 
     # --- opening ---
 
@@ -249,6 +253,7 @@ class Footage:
 
     def open(self, segment: Segment) -> cmaf.Movie:
         """Open a segment from its seal, in memory. The caller has asked the rules."""
+        self._refuse_past(segment)
         sealed = self._store.get(segment.object_key)
         if hashlib.sha256(sealed).hexdigest() != segment.sha256:
             raise IntegrityError(
@@ -256,6 +261,13 @@ class Footage:
                 hint="Tell the operator: `videostore check`.",
             )
         return cmaf.parse(self._keyring.open(segment.key_id, sealed))
+
+    def _refuse_past(self, segment: Segment) -> None:
+        """The key judges itself; but it may be that of cameras which are kept for longer."""
+        if self._rules.now() >= self._retention().deadline(segment.key_id, camera_id=segment.camera_id):
+            raise KeyDestroyed(
+                f"{segment.object_key} is past its deadline", hint="It opens for nobody any more."
+            )
 
     def _gone(self, segment: Segment, error: KeyDestroyed | ObjectMissing) -> Exception:
         """Tell lawful deletion, by its certificate, from loss."""

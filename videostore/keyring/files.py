@@ -50,6 +50,10 @@ class PublishedKeys:
         self._refuse_past(key)
         return key.recipient
 
+    def has(self, key_id: KeyId) -> bool:
+        """Say whether a key of this name was ever published."""
+        return self._header(key_id) is not None
+
     def keys(self) -> Iterator[HourKey]:
         with disk_errors(self._public):
             names = sorted(entry.name for entry in os.scandir(self._public)) if self._public.is_dir() else []
@@ -134,14 +138,15 @@ class FileKeyring(PublishedKeys):
         created: list[HourKey] = []
         with locked(self._lock):
             self._persist_tightening(policy)
-            # From the period before: a camera's clock may lie a little behind (max_clock_offset).
-            key_id = KeyId.covering(reading.earliest - policy.key_period, policy.key_period)
             # Never from the later reading: a wild clock gets no wild number of keys.
             until = reading.earliest + self._ahead
-            while key_id.start <= until:
-                if self._header(key_id) is None:
-                    created.append(self._create(key_id, policy))
-                key_id = key_id.next
+            for keep in policy.series:
+                # From the period before: a camera's clock may lie a little behind (max_clock_offset).
+                key_id = KeyId.covering(reading.earliest - policy.key_period, policy.key_period, keep)
+                while key_id.start <= until:
+                    if self._header(key_id) is None:
+                        created.append(self._create(key_id, policy))
+                    key_id = key_id.next
         return created
 
     def open(self, key_id: KeyId, sealed: bytes) -> bytes:

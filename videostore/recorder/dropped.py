@@ -172,12 +172,14 @@ class Folder:
 
 
 class FolderHolding:
-    """Holding: what lies in a folder, refused files included. Its hour is the earliest that it may be of."""
+    """Holding: what lies in a folder, refused files included. Its hour is the earliest that it may be of.
 
-    def __init__(self, folder: Folder, *, key_period: Callable[[], timedelta]) -> None:
+    ``key_id`` returns the key for a camera's part of the name (empty: of no camera) and a moment."""
+
+    def __init__(self, folder: Folder, *, key_id: Callable[[str, datetime], KeyId]) -> None:
         self.name = f"folder {folder.name}"
         self._folder = folder
-        self._key_period = key_period
+        self._key_id = key_id
 
     def key_ids(self) -> Sequence[KeyId]:
         return sorted({key_id for key_id, _ in self._files()})
@@ -193,7 +195,7 @@ class FolderHolding:
                 if claim is not None and claim[1] is not None:
                     moment = min(moment, in_zone(claim[1], self._folder.pattern.zone, complete=moment))
                 moment = min(moment, sidecar_time(path) or moment)
-                yield KeyId.covering(moment, self._key_period()), path
+                yield self._key_id(claim[0] if claim else "", moment), path
 
 
 def received_at(path: Path) -> datetime:

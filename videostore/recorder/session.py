@@ -33,12 +33,12 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What all cameras of a recorder share. ``key_period`` follows the policy, ``look`` gets keyframes."""
+    """What all cameras of a recorder share. ``key_id`` follows the policy, ``look`` gets keyframes."""
 
     source: CameraSource
     spool: Spool
     keys: PublicKeys
-    key_period: Callable[[], timedelta]
+    key_id: Callable[[CameraId, datetime], KeyId]
     segment: timedelta
     max_clock_offset: timedelta
     now: Callable[[], datetime]
@@ -186,7 +186,7 @@ class CameraSession:
     # --- what an assembly needs ---
 
     def sealed(self, span: Span, movie: bytes) -> tuple[Segment, bytes]:
-        key_id = KeyId.covering(span.start, self._recording.key_period())
+        key_id = self._recording.key_id(self._camera.id, span.start)
         sealed = seal(movie, recipient=self._recording.keys.recipient(key_id))
         return (
             facts_of(sealed, camera_id=self._camera.id, span=span, sequence=self._sequence, key_id=key_id),

@@ -211,6 +211,16 @@ class Sweep:
             )
             if verdict.due or (key and key.destroyed_at):
                 report.segments_condemned += self._catalogue.condemn(key_id)
+        self._condemn_of_shorter_kept(report)
+
+    def _condemn_of_shorter_kept(self, report: SweepReport) -> None:
+        """Condemn what cameras left under keys of a longer keep, from before they were kept for less."""
+        policy = self._video.policy
+        for camera_id in policy.shorter:
+            while key_id := self._catalogue.oldest_key(camera_id):
+                if not policy.judge(key_id, now=report.reading.earliest, camera_id=camera_id).due:
+                    break
+                report.segments_condemned += self._catalogue.condemn(key_id, camera_id)
 
     def _destroy_keys(self, report: SweepReport) -> None:
         for kind in self._kinds:

@@ -11,11 +11,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
-from videostore.domain.access import Dossier
+from videostore.domain.access import Acknowledgement, Dossier
 from videostore.domain.camera import Camera, CameraId
 from videostore.domain.clock import Reading
+from videostore.domain.identity import Proof
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.presence import Passage
 from videostore.domain.segment import Gap, KeyId, ObjectKey, Segment, Sha256Hex, Span
@@ -273,8 +274,15 @@ class StaffDirectory(Protocol):
     def dossier(self, staff_id: str) -> Dossier | None:
         """Return everything on file, signatures checked now; None if there is nobody of that name."""
 
-    def verify_password(self, staff_id: str, password: str) -> bool:
-        """Say whether this is the person's password, in the same time whether or not the person exists."""
+    def prove(self, staff_id: str, password: str, code: str, *, now: datetime) -> Proof | None:
+        """Say what these prove of a local account, in the same time whether or not the person exists; None
+        if nobody does."""
+
+    def holder(self, issuer: str, subject: str) -> str | None:
+        """Return whose subject of OpenID Connect this is, None if it is nobody's on file."""
+
+    def file_acknowledgement(self, paper: Mapping[str, Any]) -> Acknowledgement:
+        """Keep an acknowledgement that the person signed elsewhere. Raises SignatureInvalid, StaffUnknown."""
 
 
 class PresenceRecords(Protocol):

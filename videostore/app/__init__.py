@@ -20,12 +20,12 @@ from videostore.app.commands import (
     rebuild_catalogue,
     record,
     rotate_master_key,
-    staff_rows,
     status,
     verify_certificate,
     verify_segments,
 )
 from videostore.app.parts import Parts, host_time, staff, sweep, verify_ledger
+from videostore.app.people import current_code, enrolment, identity, staff_rows, verify_approval
 from videostore.app.roles import run
 
 __all__ = [
@@ -37,9 +37,12 @@ __all__ = [
     "choose_stream",
     "coverage",
     "create",
+    "current_code",
     "diagnose",
     "discover_cameras",
+    "enrolment",
     "host_time",
+    "identity",
     "plan",
     "rebuild_catalogue",
     "record",
@@ -49,6 +52,7 @@ __all__ = [
     "staff_rows",
     "status",
     "sweep",
+    "verify_approval",
     "verify_certificate",
     "verify_ledger",
     "verify_segments",

@@ -11,13 +11,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from videostore.app.host import clock_synchronised
-from videostore.app.parts import PKCS11, Parts, host_time, ledger_key, master_key, recorder_key, staff, sweep
+from videostore.app.parts import PKCS11, Parts, host_time, ledger_key, master_key, recorder_key, sweep
 from videostore.app.roles import ROLES
 from videostore.check import certificate, invariants, segments
 from videostore.config.credentials import resolve_credentials
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site, create_site
-from videostore.domain.access import right_to_see
 from videostore.domain.camera import Camera, CameraId, is_dropped
 from videostore.domain.coverage import State, Stretch, damaged, explain
 from videostore.domain.errors import (
@@ -360,27 +359,6 @@ def _as_the_ledger_tells(parts: Parts, camera: Camera, span: Span, first: dateti
 def _pair(value: Json) -> Sequence[Json]:
     assert isinstance(value, list)
     return value
-
-
-def staff_rows(site: Site) -> list[dict[str, Any]]:
-    """Return everybody on file, and whether they may see footage now."""
-    policy, now = site.access(), host_time()
-    rows = []
-    for dossier in staff(site).list():
-        decision = right_to_see(dossier, policy=policy, now=now)
-        valid = [
-            paper.valid.end for paper in dossier.approvals if paper.signature_valid and not paper.revoked
-        ]
-        rows.append(
-            {
-                "staff_id": dossier.staff.id,
-                "department": dossier.staff.department,
-                "may_see_footage": decision.allowed,
-                "reason": decision.reason.value,
-                "approved_until": max(valid, default=None),
-            }
-        )
-    return rows
 
 
 def diagnose(site: Site) -> list[dict[str, Any]]:

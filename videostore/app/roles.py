@@ -186,6 +186,7 @@ def _run_gate(parts: Parts, stop: Stop) -> None:
         logins=Logins(idle=settings.idle, longest=settings.session),
         policy=site.access,  # read anew each time: it fails closed
         retention=parts.policy(Kind.VIDEO),
+        notice=site.notice,
     )
     host, port = split_address(settings.listen)
     with _metrics(site, "gate") as metrics:

@@ -91,6 +91,7 @@ class Demonstration:
             {"keep": 20, "lead": 4, "period": 5} if hasty else {"keep": 90, "lead": 5, "period": 10}
         )
         self._seen = _Seen()
+        self._secrets: dict[str, str] = {}
         self._open = ExitStack()
 
     def __enter__(self) -> Demonstration:
@@ -224,7 +225,9 @@ class Demonstration:
     def _people(self) -> None:
         staff, now = composition.staff(self._site), composition.host_time()
         for name in ("alice", "bruno", "carol"):
-            staff.add(name, department=DEPARTMENT, password=_PASSWORD, public_key=self._keys[name].public)
+            self._secrets[name] = staff.add(
+                name, department=DEPARTMENT, password=_PASSWORD, public_key=self._keys[name].public
+            )
             composition.record(self._site, Event.STAFF_ADDED, staff_id=name)
         notice = self._site.access().notice_sha256
         for name in ("alice", "bruno"):
@@ -324,11 +327,13 @@ class Demonstration:
         gate = self._site.running()["gate"]["gate"]
         password = self._root / "password"
         password.write_text(_PASSWORD)
+        authenticator = self._root / "authenticator"
+        authenticator.write_text(self._secrets["alice"])
         console.print(
             f"\nTry in another terminal:\n"
             f"  export VIDEOSTORE_SITE={self._site.root} VIDEOSTORE_GATE={gate}\n"
             f"  videostore status\n"
-            f"  videostore login alice --password-file {password}\n"
+            f"  videostore login alice --password-file {password} --authenticator {authenticator}\n"
             f"  videostore search --from 1m\n"
             f"  videostore play camera1 --from 20s -o film.mp4\n"
             f"  videostore check; videostore ledger verify; videostore retention certificates\n"
@@ -373,7 +378,9 @@ class Demonstration:
     def _logged_in(self, name: str) -> Iterator[GateClient]:
         gate = self._site.running()["gate"]["gate"]
         with GateClient(gate) as client:
-            token = client.post("/v1/login", {"staff_id": name, "password": _PASSWORD})["token"]
+            code = composition.current_code(self._secrets[name], now=composition.host_time())
+            body = {"staff_id": name, "password": _PASSWORD, "code": code}
+            token = client.post("/v1/login", body)["token"]
         with GateClient.of(Session(gate, name, token)) as client:
             yield client
 

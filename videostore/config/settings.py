@@ -157,6 +157,29 @@ class RetentionSettings(_Strict):
     )
 
 
+class OidcSettings(_Strict):
+    """The provider of OpenID Connect by which staff log in."""
+
+    issuer: str = Field(description="URL of the provider, as its ID tokens name it.")
+    client_id: str = Field(description="What the gate is called at the provider.")
+    client_secret: str = Field("", description="env:NAME or file:PATH; empty for a public client.")
+    ca_file: str = Field("", description="PEM file of the certificate authority, if it is a private one.")
+    scope: str = Field("openid", description="What the provider is asked for.")
+    max_clock_skew: Duration = Field(
+        timedelta(seconds=30), description="How far the provider's clock may be off, two minutes at most."
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> OidcSettings:
+        if not self.issuer.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
+            raise ValueError("issuer must begin with https://")
+        if self.max_clock_skew > timedelta(minutes=2):
+            raise ValueError("max_clock_skew must be two minutes at most")
+        if "openid" not in self.scope.split():
+            raise ValueError("scope must hold openid")
+        return self
+
+
 class GateSettings(_Strict):
     """The door to footage."""
 
@@ -166,7 +189,9 @@ class GateSettings(_Strict):
     )
     tls_key: str = Field("", description="PEM file of its private key, mode 0600.")
     idle: Duration = Field(timedelta(minutes=15), description="A login ends after this long without use.")
-    session: Duration = Field(timedelta(hours=8), description="A login ends after this long in any case.")
+    session: Duration = Field(timedelta(hours=4), description="A login ends after this long in any case.")
+    url: str = Field("", description="Where people reach the gate, if not where it listens: https://…")
+    oidc: OidcSettings | None = Field(None, description="Empty: staff log in with password and code.")
 
     @model_validator(mode="after")
     def _no_plain_http_beyond_this_machine(self) -> GateSettings:

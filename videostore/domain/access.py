@@ -48,6 +48,7 @@ class Reason(StrEnum):
     APPROVAL_EXPIRED = "approval-expired"
     APPROVAL_REVOKED = "approval-revoked"
     APPROVAL_UNSIGNED = "approval-signature-invalid"
+    APPROVAL_NOT_RECORDED = "approval-not-on-record"
     APPROVED_BY_SELF = "approved-by-self"
     NOTICE_NOT_ACKNOWLEDGED = "notice-not-acknowledged"
     INCIDENT_UNKNOWN = "incident-unknown"
@@ -55,9 +56,11 @@ class Reason(StrEnum):
     NO_CAMERAS = "no-cameras"
     SPAN_TOO_LONG = "span-too-long"
     SPAN_IN_FUTURE = "span-in-future"
+    BREAK_GLASS_NOT_ALLOWED = "break-glass-not-allowed"
     REQUEST_UNKNOWN = "request-unknown"
     REQUEST_ALREADY_DECIDED = "request-already-decided"
     SECOND_PERSON_IS_REQUESTER = "second-person-is-requester"
+    NOTHING_TO_REVIEW = "nothing-to-review"
     GRANT_UNKNOWN = "grant-unknown"
     GRANT_NOT_YOURS = "grant-not-yours"
     GRANT_EXPIRED = "grant-expired"
@@ -78,7 +81,10 @@ class Staff:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Formal approval by the Under-Secretary-General's delegate, whose key signed it."""
+    """Formal approval by the Under-Secretary-General's delegate, whose key signed it.
+
+    ``recorded`` says whether the ledger tells of it: what was slipped into a file is none.
+    """
 
     id: str
     staff_id: str
@@ -86,6 +92,7 @@ class Approval:
     valid: Span
     signature_valid: bool
     revoked: bool = False
+    recorded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +106,15 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class Dossier:
-    """All that is on file about a person, signatures already checked by the staff directory."""
+    """All that is on file about a person, signatures already checked by the staff directory.
+
+    ``login_sha256`` names the login on file: when it changes, every session of the former one ends.
+    """
 
     staff: Staff
     approvals: Sequence[Approval] = ()
     acknowledgements: Sequence[Acknowledgement] = ()
+    login_sha256: Sha256Hex | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +131,10 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a person asks to see, bound to an incident."""
+    """What a person asks to see, bound to an incident.
+
+    ``break_glass`` says why nobody could be waited for, if the person does not wait for a second one.
+    """
 
     id: str
     staff_id: str
@@ -128,11 +142,15 @@ class Request:
     cameras: frozenset[CameraId]
     span: Span
     mode: Mode
+    break_glass: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Leave to view or export: who, which cameras, which footage, and until when it may be used."""
+    """Leave to view or export: who, which cameras, which footage, and until when it may be used.
+
+    ``reviewed_by`` is who looked at it afterwards, if it was taken by breaking the glass.
+    """
 
     id: str
     request: Request
@@ -140,16 +158,19 @@ class Grant:
     expires_at: datetime
     second_person: str = ""
     revoked: bool = False
+    reviewed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """The site's access policy. ``second_person`` names the modes that a second person must approve."""
+    """The site's access policy. ``second_person`` names the modes that a second person must approve,
+    ``break_glass`` whether an approved person may go on without, and be reviewed."""
 
     notice_sha256: Sha256Hex
     max_span: timedelta
     grant_lifetime: timedelta
     second_person: frozenset[Mode] = frozenset({Mode.EXPORT})
+    break_glass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +187,23 @@ class Decision:
 ALLOWED = Decision(Reason.ALLOWED)
 
 
+def judge_approval(approval: Approval, staff: Staff, now: datetime) -> Reason:
+    """Return ALLOWED for an approval that is valid at ``now``, else why it is not."""
+    if approval.staff_id != staff.id or not approval.signature_valid:
+        return Reason.APPROVAL_UNSIGNED
+    if approval.approver == staff.id:
+        return Reason.APPROVED_BY_SELF
+    if approval.revoked:
+        return Reason.APPROVAL_REVOKED
+    if not approval.recorded:
+        return Reason.APPROVAL_NOT_RECORDED
+    if now < approval.valid.start:
+        return Reason.APPROVAL_NOT_YET_VALID
+    if now >= approval.valid.end:
+        return Reason.APPROVAL_EXPIRED
+    return Reason.ALLOWED
+
+
 def right_to_see(dossier: Dossier | None, *, policy: AccessPolicy, now: datetime) -> Decision:
     """Paragraph 27 (b): DSS staff, formally approved, formally informed. All three, at ``now``."""
     if dossier is None:
@@ -174,12 +212,20 @@ def right_to_see(dossier: Dossier | None, *, policy: AccessPolicy, now: datetime
         return Decision(Reason.STAFF_SUSPENDED)
     if dossier.staff.department != DEPARTMENT:
         return Decision(Reason.NOT_DSS)
-    verdicts = [_approval_verdict(approval, dossier.staff, now) for approval in dossier.approvals]
+    verdicts = [judge_approval(approval, dossier.staff, now) for approval in dossier.approvals]
     if Reason.ALLOWED not in verdicts:
         return Decision(min(verdicts, key=_HOW_CLOSE.__getitem__) if verdicts else Reason.NO_APPROVAL)
     if not any(_informed(paper, dossier.staff, policy) for paper in dossier.acknowledgements):
         return Decision(Reason.NOTICE_NOT_ACKNOWLEDGED)
     return ALLOWED
+
+
+def approved_until(dossier: Dossier | None, *, now: datetime) -> datetime | None:
+    """Return when the longest approval that is valid now ends, None if none is: no session is longer."""
+    if dossier is None or dossier.staff.suspended:
+        return None
+    valid = [one for one in dossier.approvals if judge_approval(one, dossier.staff, now) is Reason.ALLOWED]
+    return max((one.valid.end for one in valid), default=None)
 
 
 def decide_request(
@@ -204,7 +250,9 @@ def decide_request(
         return Decision(Reason.SPAN_TOO_LONG)
     if request.span.start > now:
         return Decision(Reason.SPAN_IN_FUTURE)
-    if request.mode in policy.second_person:
+    if request.break_glass and not policy.break_glass:
+        return Decision(Reason.BREAK_GLASS_NOT_ALLOWED)
+    if request.mode in policy.second_person and not request.break_glass:
         return Decision(Reason.SECOND_PERSON_NEEDED)
     return ALLOWED
 
@@ -231,6 +279,20 @@ def decide_second_person(
         return Decision(Reason.REQUEST_ALREADY_DECIDED)
     again = decide_request(request, dossier=requester, incident=incident, policy=policy, now=now)
     return ALLOWED if again.reason is Reason.SECOND_PERSON_NEEDED else again
+
+
+def decide_review(
+    grant: Grant | None, *, reviewer: Dossier | None, policy: AccessPolicy, now: datetime
+) -> Decision:
+    """Decide whether ``reviewer`` may close the review of a glass that was broken: not who broke it."""
+    right = right_to_see(reviewer, policy=policy, now=now)
+    if not right.allowed:
+        return right
+    if grant is None or not grant.request.break_glass or grant.reviewed_by:
+        return Decision(Reason.NOTHING_TO_REVIEW)
+    if reviewer is None or grant.request.staff_id == reviewer.staff.id:
+        return Decision(Reason.SECOND_PERSON_IS_REQUESTER)
+    return ALLOWED
 
 
 def decide_serving(
@@ -298,20 +360,6 @@ def _grant_verdict(grant: Grant, *, mode: Mode, camera_id: CameraId, span: Span,
     return ALLOWED
 
 
-def _approval_verdict(approval: Approval, staff: Staff, now: datetime) -> Reason:
-    if approval.staff_id != staff.id or not approval.signature_valid:
-        return Reason.APPROVAL_UNSIGNED
-    if approval.approver == staff.id:
-        return Reason.APPROVED_BY_SELF
-    if approval.revoked:
-        return Reason.APPROVAL_REVOKED
-    if now < approval.valid.start:
-        return Reason.APPROVAL_NOT_YET_VALID
-    if now >= approval.valid.end:
-        return Reason.APPROVAL_EXPIRED
-    return Reason.ALLOWED
-
-
 _HOW_CLOSE = MappingProxyType(
     {
         reason: rank
@@ -320,6 +368,7 @@ _HOW_CLOSE = MappingProxyType(
                 Reason.APPROVAL_REVOKED,
                 Reason.APPROVAL_EXPIRED,
                 Reason.APPROVAL_NOT_YET_VALID,
+                Reason.APPROVAL_NOT_RECORDED,
                 Reason.APPROVED_BY_SELF,
                 Reason.APPROVAL_UNSIGNED,
             )
@@ -344,6 +393,7 @@ _ABOUT_THE_PERSON = frozenset(
         Reason.APPROVAL_EXPIRED,
         Reason.APPROVAL_REVOKED,
         Reason.APPROVAL_UNSIGNED,
+        Reason.APPROVAL_NOT_RECORDED,
         Reason.APPROVED_BY_SELF,
         Reason.NOTICE_NOT_ACKNOWLEDGED,
         Reason.INCIDENT_CLOSED,
@@ -352,6 +402,7 @@ _ABOUT_THE_PERSON = frozenset(
         Reason.SPAN_IN_FUTURE,
         Reason.SECOND_PERSON_NEEDED,
         Reason.SECOND_PERSON_IS_REQUESTER,
+        Reason.BREAK_GLASS_NOT_ALLOWED,
         Reason.GRANT_EXPIRED,
         Reason.GRANT_REVOKED,
     }

@@ -43,8 +43,9 @@
     │   ├── AccessRefused               61   403    carries the reason code
     │   ├── RequestInvalid              62   400
     │   ├── StaffUnknown                63
-    │   ├── SignatureInvalid            64
-    │   └── GateUnavailable             65
+    │   ├── SignatureInvalid            64   400
+    │   ├── GateUnavailable             65
+    │   └── TooManyRequests             66   429    wait, then try again
     └── PromiseBroken                   70          `videostore check` found an invariant that does not hold
 
 Exit code 1 is an error we did not foresee, 2 a command line that makes no sense.
@@ -264,10 +265,16 @@ class StaffUnknown(AccessError):
 
 class SignatureInvalid(AccessError):
     exit_code = 64
+    http_status = 400
 
 
 class GateUnavailable(AccessError):
     exit_code = 65
+
+
+class TooManyRequests(AccessError):
+    exit_code = 66
+    http_status = 429
 
 
 class PromiseBroken(VideostoreError):

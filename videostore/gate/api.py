@@ -21,16 +21,12 @@ from videostore.domain import access
 from videostore.domain.access import Mode, Purpose
 from videostore.domain.camera import Camera
 from videostore.domain.errors import AccessRefused, FootageDeleted, RequestInvalid, VideostoreError
+from videostore.gate.entrance_routes import entrance_routes
 from videostore.gate.footage_routes import footage_routes, search_routes, ticket_routes
-from videostore.gate.inputs import Body, Cameras, Empty, StaffId, bearer_token, find_all, read_span
+from videostore.gate.inputs import Body, Cameras, Empty, StaffId, find_all, read_span
 from videostore.gate.service import Gate
 
 log = telemetry.logger("gate")
-
-
-class LoginBody(Body):
-    staff_id: str = Field(max_length=200)
-    password: str = Field(max_length=1000)
 
 
 class IncidentBody(Body):
@@ -63,35 +59,13 @@ def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], li
     def healthz() -> dict[str, bool]:
         return {"ok": True}
 
-    @api.post("/v1/login")
-    def login(body: LoginBody, request: Request) -> dict[str, Any]:
-        address = request.client.host if request.client else ""
-        token, begun = gate.login(body.staff_id, body.password, address=address)
-        return {"token": token, "staff_id": begun.staff_id, "ends_at": begun.ends_at}
-
-    api.include_router(_people(gate))
+    api.include_router(entrance_routes(gate))
     api.include_router(_cases(gate))
     api.include_router(search_routes(gate, find_camera, all_cameras))
     api.include_router(_grants(gate, find_camera))
     api.include_router(footage_routes(gate, find_camera))
     api.include_router(ticket_routes(gate))
     return api
-
-
-def _people(gate: Gate) -> APIRouter:
-    router = APIRouter(prefix="/v1")
-
-    @router.post("/logout")
-    def logout(request: Request, _: StaffId, __: Empty) -> dict[str, Any]:
-        gate.logout(bearer_token(request))
-        return {}
-
-    @router.get("/whoami")
-    def whoami(staff_id: StaffId) -> dict[str, Any]:
-        decision = gate.right(staff_id)
-        return {"staff_id": staff_id, "may_see_footage": decision.allowed, "reason": decision.reason.value}
-
-    return router
 
 
 def _cases(gate: Gate) -> APIRouter:

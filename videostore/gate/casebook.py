@@ -12,6 +12,7 @@ from uuid import UUID
 from videostore.domain.access import Dossier, Grant, Incident, Mode, Purpose, Request
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import LedgerBroken
+from videostore.domain.identity import Fault, History
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.segment import KeyId, Span
 from videostore.ports import Ledger
@@ -22,7 +23,8 @@ _CERTIFICATES = 200_000
 
 @dataclass(slots=True)
 class Casebook:
-    """Follows a ledger. ``decided`` holds ids of granted requests, ``withdrawn`` ids of approvals."""
+    """Follows a ledger. ``decided`` holds ids of granted requests, ``withdrawn`` ids of approvals,
+    ``histories`` what befell each login."""
 
     ledger: Ledger
     incidents: dict[str, Incident] = field(default_factory=dict)
@@ -31,6 +33,7 @@ class Casebook:
     decided: set[str] = field(default_factory=set)
     withdrawn: set[str] = field(default_factory=set)
     _certificates: dict[tuple[str, str], str] = field(default_factory=dict)
+    histories: dict[str, History] = field(default_factory=dict)
     _approvals: dict[str, set[str]] = field(default_factory=dict)
     _read: int = -1
     _lock: Lock = field(default_factory=Lock)
@@ -48,17 +51,32 @@ class Casebook:
                 self._read = record.sequence
 
     def valid(self, dossier: Dossier | None) -> Dossier | None:
-        """Return the dossier with every withdrawal on record, whatever the person's file says."""
+        """Return the dossier with every withdrawal on record, whatever the person's file says; and with
+        approvals that are on record only."""
         if dossier is None:
             return None
+        recorded = self._approvals.get(dossier.staff.id, set())
         approvals = [
-            replace(paper, revoked=paper.revoked or paper.id in self.withdrawn) for paper in dossier.approvals
+            replace(
+                paper,
+                revoked=paper.revoked or paper.id in self.withdrawn,
+                recorded=paper.id in recorded,
+            )
+            for paper in dossier.approvals
         ]
         return replace(dossier, approvals=approvals)
 
     def certificate(self, camera_id: CameraId, key_id: KeyId) -> str:
         """Return the id of the certificate for an hour of a camera; empty if there is none of late."""
         return self._certificates.get((str(camera_id), str(key_id)), "")
+
+    def history(self, login_sha256: str) -> History:
+        """Return what the ledger tells of a login."""
+        return self.histories.get(login_sha256, History())
+
+    def unreviewed(self) -> list[Grant]:
+        """Return the grants taken by breaking the glass that nobody has looked at, oldest first."""
+        return [one for one in self.grants.values() if one.request.break_glass and not one.reviewed_by]
 
     def _take(self, record: Record) -> None:
         body: Mapping[str, Any] = record.body
@@ -84,10 +102,27 @@ class Casebook:
             case Event.GRANT_REVOKED:
                 grant = self.grants[body["grant_id"]]
                 self.grants[grant.id] = replace(grant, revoked=True)
+            case Event.REVIEWED:
+                grant = self.grants[body["grant_id"]]
+                self.grants[grant.id] = replace(grant, reviewed_by=record.actor)
+            case _:
+                self._take_person(record.event, body)
+
+    def _take_person(self, event: Event, body: Mapping[str, Any]) -> None:
+        match event:
             case Event.STAFF_APPROVED:
                 self._approvals.setdefault(body["staff_id"], set()).add(body["approval_id"])
+            case Event.STAFF_RECOVERED:
+                self._approvals.setdefault(body["staff_id"], set()).update(body["approval_ids"])
             case Event.STAFF_REVOKED:
-                self.withdrawn |= self._approvals.get(body["staff_id"], set())
+                named = body.get("approval_id")
+                self.withdrawn |= {named} if named else self._approvals.get(body["staff_id"], set())
+            case Event.LOGIN if body.get("step") is not None:
+                self.histories[body["login_sha256"]] = History(last_step=body["step"])
+            case Event.LOGIN_REFUSED if body.get("fault") == Fault.WRONG_CODE:
+                former = self.history(body["login_sha256"])
+                wrong = former.wrong_codes + 1
+                self.histories[body["login_sha256"]] = replace(former, wrong_codes=wrong)
             case Event.CERTIFICATE:
                 self._certificates[body["camera_id"], body["key_id"]] = body["id"]
                 if len(self._certificates) > _CERTIFICATES:
@@ -105,6 +140,7 @@ def request_body(request: Request) -> dict[str, Json]:
         "start": request.span.start.isoformat(),
         "end": request.span.end.isoformat(),
         "mode": request.mode.value,
+        "break_glass": request.break_glass,
     }
 
 
@@ -116,4 +152,5 @@ def _request(staff_id: str, body: Mapping[str, Any]) -> Request:
         cameras=frozenset(UUID(camera) for camera in body["cameras"]),
         span=Span(datetime.fromisoformat(body["start"]), datetime.fromisoformat(body["end"])),
         mode=Mode(body["mode"]),
+        break_glass=body.get("break_glass", ""),
     )

@@ -38,7 +38,7 @@ def bearer_token(request: Request) -> str:
 
 def _staff(request: Request) -> str:
     gate: Gate = request.app.state.gate
-    return gate.staff_id(bearer_token(request))
+    return gate.entrance.staff_id(bearer_token(request))
 
 
 StaffId = Annotated[str, Depends(_staff)]

@@ -24,14 +24,15 @@ from videostore.domain.access import (
     decide_second_person,
 )
 from videostore.domain.camera import CameraId
-from videostore.domain.errors import NotLoggedIn, RequestInvalid
+from videostore.domain.errors import RequestInvalid
 from videostore.domain.ledger import Event, Json
 from videostore.domain.presence import Passage
 from videostore.domain.retention import RetentionPolicy
 from videostore.domain.segment import Span
 from videostore.gate.casebook import request_body
+from videostore.gate.entrance import Entrance
 from videostore.gate.footage import Footage, Serving
-from videostore.gate.logins import Login, Logins
+from videostore.gate.logins import Logins
 from videostore.gate.rules import Rules
 from videostore.gate.search import Search
 from videostore.gate.tickets import Ticket, Tickets
@@ -45,8 +46,6 @@ from videostore.ports import (
     StaffDirectory,
 )
 
-GATE = "gate"
-"""Actor of what the gate records of people who are not logged in."""
 _LONGEST_REFERENCE = 200
 
 
@@ -66,12 +65,12 @@ class Gate:
         logins: Logins,
         policy: Callable[[], AccessPolicy],
         retention: Callable[[], RetentionPolicy],
+        notice: Callable[[], str],
     ) -> None:
-        self._staff = staff
         self._ledger = ledger
         self._presence = presence
-        self._logins = logins
         self._rules = Rules(staff=staff, ledger=ledger, clock=clock, policy=policy)
+        self.entrance = Entrance(self._rules, staff=staff, ledger=ledger, logins=logins, notice=notice)
         self.footage = Footage(
             self._rules, ledger=ledger, store=store, catalogue=catalogue, keyring=keyring, retention=retention
         )
@@ -79,30 +78,6 @@ class Gate:
         self.search = Search(self._rules, ledger=ledger, catalogue=catalogue)
 
     # --- who is there ---
-
-    def login(self, staff_id: str, password: str, *, address: str) -> tuple[str, Login]:
-        """Return a token. It opens nothing by itself. Raises NotLoggedIn."""
-        now = self._rules.now()
-        self._logins.check_rate(staff_id, address, now=now)
-        if not self._staff.verify_password(staff_id, password):
-            self._logins.note_failure(staff_id, address, now=now)
-            known = self._staff.dossier(staff_id) is not None
-            self._ledger.append(
-                Event.LOGIN_REFUSED, actor=GATE, body={"staff_id": staff_id if known else "unknown"}
-            )
-            telemetry.GATE_LOGINS.labels(outcome="refused").inc()
-            raise NotLoggedIn("wrong identifier or password", hint="Ask the administrator of the site.")
-        token, login = self._logins.begin(staff_id, now=now)
-        self._ledger.append(Event.LOGIN, actor=staff_id, body={})
-        telemetry.GATE_LOGINS.labels(outcome="accepted").inc()
-        return token, login
-
-    def logout(self, token: str) -> None:
-        self._logins.end(token)
-
-    def staff_id(self, token: str) -> str:
-        """Return who holds this token. Raises NotLoggedIn."""
-        return self._logins.staff_id(token, now=self._rules.now())
 
     def right(self, staff_id: str) -> Decision:
         """Return whether a person may see footage now, or why not."""
@@ -221,7 +196,7 @@ class Gate:
         """Return a ticket for one's own serving. What it opens ends with the grant and with the login."""
         return self._tickets.issue(
             serving.id,
-            lambda: self.staff_id(token),
+            lambda: self.entrance.staff_id(token),
             now=self._rules.now(),
             ends_at=serving.grant.expires_at,
         )

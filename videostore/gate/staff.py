@@ -2,55 +2,74 @@
 
 Whoever can edit these files still cannot let anybody in:
 
-- an approval is signed by an approver of the policy over the person's identifier, department and
-  public key, so changing any of the three ends it;
-- an acknowledgement is signed by the person over the notice and over the login, so a password that
-  somebody else has set ends it, and the person has to sign again;
-- a withdrawn approval stays withdrawn: the gate takes withdrawals from the ledger as well.
+- an approval is signed by an approver of the policy over the person's identifier, department, public
+  key and login, so changing any of the four ends it;
+- an acknowledgement is signed by the person over the notice and the login, so a login that somebody
+  else has set ends it, and the person has to sign again;
+- a withdrawn approval stays withdrawn, and one that was never recorded is none: the gate knows both from
+  the ledger.
 
-Passwords are kept as Argon2id (RFC 9106). Signatures are checked at every ``dossier``.
+A login is a password, kept as Argon2id (RFC 9106), with a secret for one-time codes (RFC 6238); or the
+issuer and subject of OpenID Connect. Signatures are checked at every ``dossier``.
 """
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
 
+import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from videostore.domain.access import Acknowledgement, Approval, Dossier, Staff
 from videostore.domain.errors import ConfigInvalid, RequestInvalid, SignatureInvalid, StaffUnknown
-from videostore.domain.ledger import Json
+from videostore.domain.identity import CODE_PERIOD, Identity, Proof, code_step
 from videostore.domain.segment import Sha256Hex, Span
 from videostore.durable import disk_errors, locked, make_directory, write_file
-from videostore.signing import SigningKey, is_public_key, verify
+from videostore.gate.papers import (
+    Paper,
+    login_sha256,
+    read_acknowledgement,
+    read_approval,
+    sign_acknowledgement,
+    sign_approval,
+)
+from videostore.signing import SigningKey, is_public_key
 
-APPROVAL_CONTEXT = "approval"
-ACKNOWLEDGEMENT_CONTEXT = "acknowledgement"
 MIN_PASSWORD = 12
 """Characters. Length is the only rule: see NIST SP 800-63B, section 5.1.1.2."""
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_SECRET, _NO_SECRET = re.compile(r"[A-Z2-7]{32}"), "A" * 32
 _HASHINGS_AT_ONCE = 4  # each takes 64 MiB
+_VERSION = 2
+"""Of a person's file. In version 1 approvals did not name the login: whoever has one is added anew."""
 
 
 class FileStaffDirectory:
-    """Port StaffDirectory. ``approvers`` gives the policy's mapping of identifier to public key."""
+    """Port StaffDirectory. ``approvers`` gives the policy's mapping of identifier to public key; ``hasher``
+    what a guess at a password costs, by default as RFC 9106 recommends."""
 
-    def __init__(self, directory: Path, *, approvers: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        approvers: Callable[[], Mapping[str, str]],
+        hasher: PasswordHasher | None = None,
+    ) -> None:
         self._directory = directory
         self._approvers = approvers
-        self._hasher = PasswordHasher()
+        self._hasher = hasher or PasswordHasher()
         self._hashing = BoundedSemaphore(_HASHINGS_AT_ONCE)
 
     # --- port ---
@@ -60,99 +79,165 @@ class FileStaffDirectory:
         person = self._read(staff_id)
         return None if person is None else self._checked(person)
 
-    def verify_password(self, staff_id: str, password: str) -> bool:
-        person: _Person | None = None
+    def prove(self, staff_id: str, password: str, code: str, *, now: datetime) -> Proof | None:
+        person: Paper | None = None
         with suppress(ConfigInvalid):  # a damaged file lets nobody in, in the same time
             person = self._read(staff_id)
-        expected = self._decoy if person is None else str(person["password"])
+        login = person["login"] if person is not None else {}
+        expected, secret = login.get("password"), login.get("totp")
         with self._hashing:
             try:
-                self._hasher.verify(expected, _bytes(password))
+                self._hasher.verify(expected or self._decoy, _bytes(password))
+                right = expected is not None
             except (VerificationError, InvalidHashError):
-                return False
-        return person is not None
+                right = False
+        step = _step(secret or _NO_SECRET, code, now)
+        if person is None:
+            return None
+        return Proof(login_sha256(login), person["suspended"], right, step if secret else None)
+
+    def holder(self, issuer: str, subject: str) -> str | None:
+        for staff_id in self._ids():
+            with suppress(ConfigInvalid):
+                person = self._read(staff_id)
+                if person is not None and person["login"] == {"issuer": issuer, "subject": subject}:
+                    return staff_id
+        return None
+
+    def file_acknowledgement(self, paper: Mapping[str, Any]) -> Acknowledgement:
+        """Keep an acknowledgement that the person signed. Raises SignatureInvalid, StaffUnknown."""
+        with self._change(str(paper.get("staff_id"))) as person:
+            try:
+                read = read_acknowledgement(paper, _facts(person))
+            except (KeyError, TypeError, ValueError) as error:
+                raise SignatureInvalid(f"this is no acknowledgement: {error}") from error
+            if not read.signature_valid:
+                raise SignatureInvalid(
+                    f"this is not the signature of {person['id']} for the login on file",
+                    hint="Each person signs with the key on file.",
+                )
+            papers = [one for one in person["acknowledgements"] if _facts_of(one) != _facts_of(paper)]
+            person["acknowledgements"] = [*papers, dict(paper)]
+            return read
 
     # --- what the command line does ---
 
-    def add(self, staff_id: str, *, department: str, password: str, public_key: str) -> None:
-        """Give a person an account, which opens nothing yet. Raises RequestInvalid, SignatureInvalid."""
+    def add(
+        self,
+        staff_id: str,
+        *,
+        department: str,
+        public_key: str,
+        password: str = "",
+        identity: Identity | None = None,
+    ) -> str:
+        """Give a person an account, which opens nothing yet: with ``password``, or with ``identity`` by
+        OpenID Connect. Returns the secret for one-time codes, or "".
+
+        Raises RequestInvalid, SignatureInvalid.
+        """
         if not _ID.fullmatch(staff_id):
             raise RequestInvalid(
                 f"{staff_id!r} is not a staff identifier",
                 hint="Use 1 to 63 lower-case letters, digits, '.', '_' or '-'; begin with a letter or digit.",
             )
-        if not is_public_key(public_key):
-            raise SignatureInvalid(
-                "that is not a public key", hint="`videostore staff key FILE` prints one: ed25519:…"
-            )
-        hashed = self._hash(password)
+        _need_public_key(public_key)
+        login = self._new_login(password, identity)
         with self._locked():
             if self._read(staff_id) is not None:
                 raise RequestInvalid(f"{staff_id} is on file already", hint="`videostore staff list`")
+            self._need_free(identity)
             self._write(
                 {
-                    "version": 1,
+                    "version": _VERSION,
                     "id": staff_id,
                     "department": department,
                     "suspended": False,
                     "public_key": public_key,
-                    "password": hashed,
+                    "login": login,
                     "approvals": [],
                     "acknowledgements": [],
                     "revoked": [],
                 }
             )
+        return str(login.get("totp", ""))
 
-    def set_password(self, staff_id: str, password: str) -> None:
-        """Change the password. It ends the person's acknowledgements: they vouch for the login."""
-        hashed = self._hash(password)
-        with self._change(staff_id) as person:
-            person["password"] = hashed
+    def facts(self, staff_id: str) -> dict[str, str]:
+        """Return what an approver signs of a person: ``papers.WHAT_IS_APPROVED``. Raises StaffUnknown."""
+        return _facts(self._known(staff_id))
 
     def approve(
         self, staff_id: str, approver: str, key: SigningKey, *, valid: Span, now: datetime
     ) -> Approval:
-        """Sign an approval with the approver's ``key``. Raises SignatureInvalid for a key that is not
+        """Sign an approval with the approver's ``key`` here. Raises SignatureInvalid for a key that is not
         the approver's, and for one's own approval."""
-        with self._change(staff_id) as person:
-            if self._approvers().get(approver) != key.public:
+        return self.file_approval(sign_approval(self.facts(staff_id), approver, key, valid=valid, now=now))
+
+    def file_approval(self, paper: Mapping[str, Any]) -> Approval:
+        """Keep an approval that was signed elsewhere. Raises SignatureInvalid, StaffUnknown."""
+        with self._change(str(paper.get("staff_id"))) as person:
+            try:
+                read = self._approval(person, paper, self._approvers())
+            except (KeyError, TypeError, ValueError) as error:
+                raise SignatureInvalid(f"this is no approval: {error}") from error
+            if not read.signature_valid or read.approver == person["id"]:
                 raise SignatureInvalid(
-                    f"this is not the key of an approver {approver!r}",
+                    f"this is no approval of {person['id']} as on file, by an approver {paper['approver']!r}",
                     hint="policies/access.yaml lists the approvers and their public keys.",
                 )
-            if _is_self(person, approver, key.public):
-                raise SignatureInvalid("nobody approves himself", hint="Ask another approver.")
-            document: dict[str, Json] = {
-                "id": secrets.token_hex(16),
-                "staff_id": staff_id,
-                "department": person["department"],
-                "public_key": person["public_key"],
-                "approver": approver,
-                "valid": [valid.start.isoformat(), valid.end.isoformat()],
-                "issued_at": now.isoformat(),
-            }
-            signature = key.sign(document, context=APPROVAL_CONTEXT)
-            person["approvals"].append({**document, "signature": signature})
-            return self._approval(person, person["approvals"][-1], self._approvers())
+            if read.id not in {one["id"] for one in person["approvals"]}:
+                person["approvals"].append(dict(paper))
+            return read
+
+    def recover(
+        self,
+        staff_id: str,
+        approver: str,
+        key: SigningKey,
+        *,
+        now: datetime,
+        password: str = "",
+        identity: Identity | None = None,
+        public_key: str = "",
+    ) -> tuple[str, Sequence[Approval]]:
+        """Give a person another login, and another public key if that is lost too, as an approver.
+
+        Whatever the former login was approved for by this approver is approved anew; the person has to
+        acknowledge again. Returns the secret for one-time codes and the new approvals.
+        Raises SignatureInvalid, RequestInvalid, StaffUnknown.
+        """
+        login = self._new_login(password, identity)
+        if public_key:
+            _need_public_key(public_key)
+        with self._change(staff_id) as person:
+            if self._approvers().get(approver) != key.public:
+                raise _not_an_approver(approver)
+            former = [
+                self._approval(person, paper, self._approvers())
+                for paper in person["approvals"]
+                if paper["approver"] == approver
+            ]
+            if identity is not None and person["login"] != login:
+                self._need_free(identity)
+            person["login"] = login
+            person["public_key"] = public_key or person["public_key"]
+            papers = [
+                sign_approval(_facts(person), approver, key, valid=Span(now, one.valid.end), now=now)
+                for one in former
+                if one.signature_valid and not one.revoked and now < one.valid.end
+            ]
+            person["approvals"] += papers
+            renewed = [self._approval(person, paper, self._approvers()) for paper in papers]
+        return str(login.get("totp", "")), renewed
 
     def acknowledge(
         self, staff_id: str, key: SigningKey, *, notice_sha256: Sha256Hex, now: datetime
     ) -> Acknowledgement:
-        """Sign the notice with the person's own ``key``. Raises SignatureInvalid for any other key."""
-        with self._change(staff_id) as person:
-            if key.public != person["public_key"]:
-                raise SignatureInvalid(
-                    f"this is not the key of {staff_id}", hint="Each person signs with the key on file."
-                )
-            document: dict[str, Json] = {
-                "staff_id": staff_id,
-                "notice_sha256": notice_sha256,
-                "login_sha256": _login(person),
-                "at": now.isoformat(),
-            }
-            signature = key.sign(document, context=ACKNOWLEDGEMENT_CONTEXT)
-            person["acknowledgements"].append({**document, "signature": signature})
-            return _acknowledgement(person, person["acknowledgements"][-1])
+        """Sign the notice with the person's own ``key`` here. Raises SignatureInvalid for any other key."""
+        login = self.facts(staff_id)["login_sha256"]
+        return self.file_acknowledgement(
+            sign_acknowledgement(staff_id, key, notice_sha256=notice_sha256, login_sha256=login, now=now)
+        )
 
     def revoke(self, staff_id: str, approval_id: str | None = None) -> list[str]:
         """Withdraw one approval, or all. Returns the ids. Raises RequestInvalid if there is no such one."""
@@ -172,33 +257,22 @@ class FileStaffDirectory:
 
     def list(self) -> Sequence[Dossier]:
         """Return everybody on file, ordered by identifier."""
-        with disk_errors(self._directory):
-            names = sorted(path.stem for path in self._directory.glob("*.json"))
-        return [dossier for name in names if (dossier := self.dossier(name)) is not None]
+        return [dossier for name in self._ids() if (dossier := self.dossier(name)) is not None]
 
     # --- checking ---
 
-    def _checked(self, person: _Person) -> Dossier:
-        approvers = self._approvers()
+    def _checked(self, person: Paper) -> Dossier:
+        approvers, facts = self._approvers(), _facts(person)
         return Dossier(
             staff=Staff(person["id"], person["department"], suspended=person["suspended"]),
             approvals=[self._approval(person, paper, approvers) for paper in person["approvals"]],
-            acknowledgements=[_acknowledgement(person, paper) for paper in person["acknowledgements"]],
+            acknowledgements=[read_acknowledgement(paper, facts) for paper in person["acknowledgements"]],
+            login_sha256=Sha256Hex(facts["login_sha256"]),
         )
 
-    def _approval(self, person: _Person, paper: _Person, approvers: Mapping[str, str]) -> Approval:
-        approver, public = str(paper["approver"]), approvers.get(str(paper["approver"]))
-        return Approval(
-            id=paper["id"],
-            staff_id=paper["staff_id"],
-            # Self-approval has one mark in the rules: the approver's identifier is the person's.
-            approver=person["id"] if _is_self(person, approver, public) else approver,
-            valid=Span(*(datetime.fromisoformat(at).astimezone(UTC) for at in paper["valid"])),
-            signature_valid=public is not None
-            and all(paper[field] == person[field] for field in ("department", "public_key"))
-            and _signed(paper, public, APPROVAL_CONTEXT),
-            revoked=paper["id"] in person["revoked"],
-        )
+    def _approval(self, person: Paper, paper: Mapping[str, Any], approvers: Mapping[str, str]) -> Approval:
+        public = approvers.get(str(paper["approver"]))
+        return read_approval(paper, _facts(person), public, revoked=paper["id"] in person["revoked"])
 
     # --- files ---
 
@@ -206,13 +280,25 @@ class FileStaffDirectory:
     def _decoy(self) -> str:
         return self._hasher.hash(secrets.token_bytes(16))
 
-    def _hash(self, password: str) -> str:
+    def _new_login(self, password: str, identity: Identity | None) -> dict[str, str]:
+        if identity is not None:
+            return {"issuer": identity.issuer, "subject": identity.subject}
         if len(password) < MIN_PASSWORD:
             raise RequestInvalid(
                 f"a password has at least {MIN_PASSWORD} characters",
                 hint="Several words are easy to remember.",
             )
-        return self._hasher.hash(_bytes(password))
+        return {"password": self._hasher.hash(_bytes(password)), "totp": pyotp.random_base32()}
+
+    def _need_free(self, identity: Identity | None) -> None:
+        """Raise RequestInvalid if the subject logs in as somebody else."""
+        holder = self.holder(identity.issuer, identity.subject) if identity else None
+        if holder is not None:
+            raise RequestInvalid(f"that subject is {holder} already", hint="`videostore staff list`")
+
+    def _ids(self) -> Sequence[str]:
+        with disk_errors(self._directory):
+            return sorted(path.stem for path in self._directory.glob("*.json"))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -221,32 +307,37 @@ class FileStaffDirectory:
             yield
 
     @contextmanager
-    def _change(self, staff_id: str) -> Iterator[_Person]:
+    def _change(self, staff_id: str) -> Iterator[Paper]:
         with self._locked():
-            person = self._read(staff_id)
-            if person is None:
-                raise StaffUnknown(f"there is nobody {staff_id!r} on file", hint="`videostore staff list`")
+            person = self._known(staff_id)
             yield person
             self._write(person)
 
-    def _write(self, person: _Person) -> None:
+    def _known(self, staff_id: str) -> Paper:
+        person = self._read(staff_id)
+        if person is None:
+            raise StaffUnknown(f"there is nobody {staff_id!r} on file", hint="`videostore staff list`")
+        return person
+
+    def _write(self, person: Paper) -> None:
         data = json.dumps(person, indent=1).encode()
         write_file(self._directory / f"{person['id']}.json", data, mode=0o600)
 
-    def _read(self, staff_id: str) -> _Person | None:
+    def _read(self, staff_id: str) -> Paper | None:
         if not _ID.fullmatch(staff_id):
             return None
         path = self._directory / f"{staff_id}.json"
         try:
-            person: _Person = json.loads(path.read_bytes())
+            person: Paper = json.loads(path.read_bytes())
             if (
                 person["id"] != staff_id
-                or person["version"] != 1
+                or person["version"] != _VERSION
                 or not isinstance(person["suspended"], bool)
+                or set(person["login"]) not in ({"password", "totp"}, {"issuer", "subject"})
+                or not _SECRET.fullmatch(person["login"].get("totp", _NO_SECRET))
             ):
                 raise ValueError("the file is another person's or another version's")  # noqa: TRY301
             self._checked(person)
-            str(person["password"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -257,30 +348,54 @@ class FileStaffDirectory:
         return person
 
 
-_Person = dict[str, Any]
+def enrolment(site: str, staff_id: str, secret: str) -> str:
+    """Return the ``otpauth://`` address that an authenticator takes a secret from."""
+    return pyotp.TOTP(secret).provisioning_uri(name=staff_id, issuer_name=f"videostore {site}")
 
 
-def _acknowledgement(person: _Person, paper: _Person) -> Acknowledgement:
-    return Acknowledgement(
-        staff_id=paper["staff_id"],
-        notice_sha256=paper["notice_sha256"],
-        signature_valid=paper["login_sha256"] == _login(person)
-        and _signed(paper, person["public_key"], ACKNOWLEDGEMENT_CONTEXT),
+def current_code(secret: str, *, now: datetime) -> str:
+    """Return the code that an authenticator shows at ``now``."""
+    if not _SECRET.fullmatch(secret):
+        raise RequestInvalid(
+            "that is not the secret of an authenticator", hint="It has 32 letters and digits."
+        )
+    return pyotp.TOTP(secret).at(now)
+
+
+def _step(secret: str, code: str, now: datetime) -> int | None:
+    """Return the period whose code this is, of those around ``now``; always as much work."""
+    totp, this = pyotp.TOTP(secret, interval=int(CODE_PERIOD.total_seconds())), code_step(now)
+    given = code.replace(" ", "").encode()
+    found = [step for step in (this - 1, this, this + 1)
+             if hmac.compare_digest(totp.generate_otp(step).encode(), given)]  # fmt: skip
+    return found[0] if found else None
+
+
+def _facts(person: Paper) -> dict[str, str]:
+    return {
+        "staff_id": person["id"],
+        "department": person["department"],
+        "public_key": person["public_key"],
+        "login_sha256": login_sha256(person["login"]),
+    }
+
+
+def _facts_of(paper: Mapping[str, Any]) -> tuple[object, object]:
+    return paper.get("notice_sha256"), paper.get("login_sha256")
+
+
+def _need_public_key(public_key: str) -> None:
+    if not is_public_key(public_key):
+        raise SignatureInvalid(
+            "that is not a public key", hint="`videostore staff key FILE` prints one: ed25519:…"
+        )
+
+
+def _not_an_approver(approver: str) -> SignatureInvalid:
+    return SignatureInvalid(
+        f"this is not the key of an approver {approver!r}",
+        hint="policies/access.yaml lists the approvers and their public keys.",
     )
-
-
-def _signed(paper: _Person, public: str, context: str) -> bool:
-    document = {name: value for name, value in paper.items() if name != "signature"}
-    return verify(document, paper["signature"], public=public, context=context)
-
-
-def _is_self(person: _Person, approver: str, public: str | None) -> bool:
-    return bool(approver.casefold() == person["id"] or public == person["public_key"])
-
-
-def _login(person: _Person) -> str:
-    """Name the login that an acknowledgement vouches for: the hash of the stored (salted) password hash."""
-    return hashlib.sha256(str(person["password"]).encode()).hexdigest()
 
 
 def _bytes(password: str) -> bytes:

@@ -126,6 +126,10 @@ class Catalogue(Protocol):
     def segments(self, cameras: Collection[CameraId], span: Span) -> list[Segment]:
         """Return live segments that overlap ``span``, ordered by camera and start."""
 
+    def footage(self, cameras: Collection[CameraId], span: Span) -> list[tuple[CameraId, Span]]:
+        """Return where there are live segments that overlap ``span``, ordered by camera and start. Segments
+        that touch, up to JITTER of ``domain.coverage``, are one span; nothing is cut."""
+
     def gaps(self, cameras: Collection[CameraId], span: Span) -> list[Gap]:
         """Return gaps that overlap ``span``, ordered by camera and start."""
 

@@ -94,6 +94,19 @@ def test_a_search_finds_what_overlaps_and_nothing_that_only_touches(catalogue):
     assert catalogue.segments([], span(0, 100)) == []
 
 
+def test_footage_that_touches_is_one_span_and_a_hole_makes_two(catalogue):
+    catalogue.adopt([segment(at=at) for at in (0, 10, 20.05, 40)] + [segment(TWO, 10), segment(at=5)])
+    assert catalogue.footage([TWO, ONE], span(5, 100)) == [
+        (ONE, span(0, 30.05)),
+        (ONE, span(40, 50)),
+        (TWO, span(10, 20)),
+    ]
+    assert catalogue.footage([ONE], span(50, 60)) == []
+    for one in catalogue.live():
+        catalogue.condemn(one.key_id)
+    assert catalogue.footage([ONE], span(5, 100)) == []
+
+
 def test_the_longest_segment_is_found_by_its_last_instant(catalogue):
     long = segment(at=0, seconds=3600)
     catalogue.add(long)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from videostore.domain.camera import CameraId
+from videostore.domain.coverage import JITTER
 from videostore.domain.errors import CatalogueUnavailable
 from videostore.domain.retention import SegmentState
 from videostore.domain.segment import Gap, KeyId, ObjectKey, Segment, Span, joined
@@ -43,6 +44,16 @@ class MemoryCatalogue:
 
     def segments(self, cameras: Collection[CameraId], span: Span) -> list[Segment]:
         return [one for one in self._in(LIVE) if one.camera_id in cameras and one.span.overlaps(span)]
+
+    def footage(self, cameras: Collection[CameraId], span: Span) -> list[tuple[CameraId, Span]]:
+        found: list[tuple[CameraId, Span]] = []
+        for one in self.segments(cameras, span):
+            if found and found[-1][0] == one.camera_id and one.span.start - found[-1][1].end <= JITTER:
+                before = found.pop()[1]
+                found.append((one.camera_id, Span(before.start, max(before.end, one.span.end))))
+            else:
+                found.append((one.camera_id, one.span))
+        return found
 
     def gaps(self, cameras: Collection[CameraId], span: Span) -> list[Gap]:
         self._up()

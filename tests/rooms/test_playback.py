@@ -8,21 +8,22 @@ from dataclasses import replace
 from datetime import timedelta
 from threading import Event as Stop
 from threading import Thread
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from tests.conftest import program
-from tests.premises import DAY, HOUR, LOBBY, SECOND, START
-from tests.rooms.test_gate import CAMERAS, PASSWORD, House, Officer, find_camera
+from tests.premises import DAY, HOUR, LOBBY, MINUTE, SECOND, START
+from tests.rooms.test_gate import CAMERAS, SPAN, House, Officer, find_camera
 from tests.rooms.test_recorder import INFO, TIME_BASE, packet
 from tests.servers import until
+from videostore.domain.camera import Camera
 from videostore.domain.errors import NotLoggedIn
 from videostore.domain.ledger import Event
 from videostore.domain.retention import Kind
 from videostore.domain.segment import Gap, GapReason, KeyId, Span
 from videostore.gate.api import create_api
-from videostore.gate.logins import Logins
 from videostore.gate.server import serve
 from videostore.gate.tickets import AGAIN, LIFETIME, Tickets
 from videostore.recorder.cutter import Cutter
@@ -85,7 +86,7 @@ def lobby(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alice(lobby):
     with httpx.Client(base_url=lobby.url) as http:
-        token = http.post("/v1/login", json={"staff_id": "alice", "password": PASSWORD}).json()["token"]
+        token = http.post("/v1/login", json=lobby.credentials("alice")).json()["token"]
         http.headers["Authorization"] = f"Bearer {token}"
         incident = http.post("/v1/incidents", json={"purpose": "search", "reference": "fire"}).json()
         http.incident_id = incident["incident_id"]
@@ -209,7 +210,7 @@ def test_a_ticket_works_once_and_within_two_minutes(lobby, serving):
 
 def test_what_a_ticket_opened_ends_with_the_login(lobby, alice):
     with httpx.Client(base_url=lobby.url) as http:
-        token = http.post("/v1/login", json={"staff_id": "alice", "password": PASSWORD}).json()["token"]
+        token = http.post("/v1/login", json=lobby.credentials("alice")).json()["token"]
         http.headers["Authorization"] = f"Bearer {token}"
         http.incident_id = alice.incident_id
         serving = view(http, START, lobby.clock.now())
@@ -240,7 +241,6 @@ def test_a_part_that_reaches_its_deadline_while_it_plays_says_by_which_certifica
     part = serving["playlist"].replace("index.m3u8", "1.m4s")
     house.clock.at = house.policies[Kind.VIDEO].deadline(KeyId.covering(START, HOUR))
     house.admit("alice")
-    house.gate._logins = Logins(idle=HOUR, longest=8 * HOUR)
     alice.http = house.client("alice")
     house.sweep().run()
     answer = alice.http.get(part)
@@ -257,6 +257,66 @@ def test_a_part_that_is_lost_is_not_called_deleted(tmp_path):
     del house.store.bodies[serving["parts"][1]["object_key"]]
     answer = alice.http.get(serving["playlist"].replace("index.m3u8", "1.m4s"))
     assert (answer.status_code, answer.json()["error"]) == (410, "ObjectMissing")
+
+
+# --- search ---
+
+
+def test_a_search_says_of_every_second_what_became_of_it_and_why(tmp_path):
+    house = House(tmp_path)
+    added = {"camera_id": str(LOBBY)}
+    house.clock.at = START - HOUR
+    house.ledger.append(Event.CAMERA_ADDED, actor="operator", body=added)
+    house.clock.at = START + 20 * SECOND
+    house.ledger.append(Event.CAMERA_CHANGED, actor="operator", body={**added, "change": "disabled"})
+    house.catalogue.add_gap(Gap(Span(START + 3 * SECOND, START + 9 * SECOND), LOBBY, GapReason.SPOOL_OVERRUN))
+    house.clock.at = START + 4 * MINUTE
+    alice = Officer(house).open_incident()
+    alice.grant(start=(START + SECOND).isoformat(), end=(START + 2 * SECOND).isoformat())
+
+    def found(start, end):
+        body = {"incident_id": alice.incident_id, "start": str(START + start), "end": str(START + end)}
+        rows = alice.post("/v1/search", **body).json()
+        assert [row["end"] for row in rows[:-1]] == [row["start"] for row in rows[1:]]
+        return [(row["kind"], row["granted"], row["why"].partition(":")[0]) for row in rows]
+
+    assert found(-2 * HOUR, 3 * MINUTE) == [
+        ("not-recorded", False, "never captured"),
+        ("unexplained", False, "lost"),
+        ("footage", False, "not in a grant of yours"),
+        ("footage", True, ""),
+        ("footage", False, "not in a grant of yours"),
+        ("gap", False, "lost"),
+        ("unexplained", False, "lost"),
+        ("not-recorded", False, "never captured"),
+    ]
+    house.clock.at = house.policies[Kind.VIDEO].deadline(KeyId.covering(START, HOUR))
+    house.sweep().run()
+    (certificate,) = house.events(Event.CERTIFICATE)
+    house.admit("alice")
+    alice.http = house.client("alice")
+    deleted = ("deleted", False, f"lawfully deleted, certificate {certificate['id']}")
+    assert deleted in found(0 * SECOND, MINUTE)
+
+
+def test_cameras_are_found_by_group_and_by_what_their_place_says(tmp_path):
+    house = House(tmp_path)
+    alice = Officer(house).open_incident()
+
+    def cameras(**query):
+        body = {"incident_id": alice.incident_id, **SPAN, **query}
+        return {row["camera"] for row in alice.post("/v1/search", **body).json()}
+
+    stairs = Camera(uuid4(), "stairs", "rtsp://127.0.0.1/stairs", group="building-b", place="2nd Floor")
+    CAMERAS["stairs"] = stairs
+    try:
+        assert cameras() == {"lobby", "stairs"}
+        assert cameras(group="building-b") == {"stairs"}
+        assert cameras(place="2nd floor") == {"stairs"}
+        assert cameras(group="building-b", place="3rd") == set()
+        assert cameras(cameras=["lobby"], group="building-b") == {"lobby"}
+    finally:
+        del CAMERAS["stairs"]
 
 
 # --- the live edge ---

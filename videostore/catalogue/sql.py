@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from videostore.catalogue.tables import GAPS, KEY, SEGMENTS
 from videostore.domain.camera import CameraId
+from videostore.domain.coverage import JITTER
 from videostore.domain.errors import CatalogueUnavailable, SiteTooNew
 from videostore.domain.retention import SegmentState
 from videostore.domain.segment import (
@@ -120,18 +121,24 @@ class SqlCatalogue:
     # --- looking ---
 
     def segments(self, cameras: Collection[CameraId], span: Span) -> list[Segment]:
-        overlap = sa.and_(
-            SEGMENTS.c.start_us > _us(span.start - LONGEST_SEGMENT),
-            SEGMENTS.c.start_us < _us(span.end),
-            SEGMENTS.c.end_us > _us(span.start),
-        )
         return [
             segment
             for batch in _batches(sorted(str(camera) for camera in set(cameras)))
             for segment in self._select(
-                _is(SegmentState.LIVE), SEGMENTS.c.camera_id.in_(batch), overlap, order=_BY_CAMERA
+                _is(SegmentState.LIVE), SEGMENTS.c.camera_id.in_(batch), _overlaps(span), order=_BY_CAMERA
             )
         ]
+
+    def footage(self, cameras: Collection[CameraId], span: Span) -> list[tuple[CameraId, Span]]:
+        found: list[tuple[CameraId, Span]] = []
+        for batch in _batches(sorted(str(camera) for camera in set(cameras))):
+            query = sa.select(SEGMENTS.c.camera_id, SEGMENTS.c.start_us, SEGMENTS.c.end_us).where(
+                _is(SegmentState.LIVE), SEGMENTS.c.camera_id.in_(batch), _overlaps(span)
+            )
+            with self._transaction() as connection:
+                rows = connection.execute(query.order_by(SEGMENTS.c.camera_id, SEGMENTS.c.start_us)).all()
+            found += _joined(rows)
+        return found
 
     def gaps(self, cameras: Collection[CameraId], span: Span) -> list[Gap]:
         overlap = sa.and_(GAPS.c.start_us < _us(span.end), GAPS.c.end_us > _us(span.start))
@@ -382,6 +389,29 @@ def _first_key(state: SegmentState, *, after: Sequence[int] | None = None) -> sa
 def _key_id(row: Sequence[int]) -> KeyId:
     start, period, keep = row
     return KeyId(_moment(start), period * SECOND, keep * SECOND)
+
+
+def _overlaps(span: Span) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        SEGMENTS.c.start_us > _us(span.start - LONGEST_SEGMENT),
+        SEGMENTS.c.start_us < _us(span.end),
+        SEGMENTS.c.end_us > _us(span.start),
+    )
+
+
+def _joined(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[CameraId, Span]]:
+    """Join rows of camera, start and end that touch. Works on whole microseconds: there are many rows."""
+    jitter = JITTER // MICROSECOND
+    camera, start, end = "", 0, 0
+    for one, begins, ends in rows:
+        if one == camera and begins - end <= jitter:
+            end = max(end, ends)
+            continue
+        if camera:
+            yield UUID(camera), Span(_moment(start), _moment(end))
+        camera, start, end = one, begins, ends
+    if camera:
+        yield UUID(camera), Span(_moment(start), _moment(end))
 
 
 def _us(moment: datetime) -> int:

@@ -16,6 +16,8 @@ from videostore.cli import (
     catalogue,
     coverage,
     demo,
+    export,
+    footage,
     incident,
     keyring,
     ledger,
@@ -56,7 +58,7 @@ def _root(
     pass
 
 
-for module in (site, coverage, demo, access):
+for module in (site, coverage, demo, access, footage, export):
     module.register(app)
 for name, group in (
     ("camera", camera.app),

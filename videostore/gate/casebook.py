@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 from uuid import UUID
 
 from videostore.domain.access import Dossier, Grant, Incident, Mode, Purpose, Request
 from videostore.domain.camera import CameraId
+from videostore.domain.coverage import State, Stretch
 from videostore.domain.errors import LedgerBroken
 from videostore.domain.identity import Fault, History
 from videostore.domain.ledger import Event, Json, Record
-from videostore.domain.segment import KeyId, Span
+from videostore.domain.segment import EPOCH, KeyId, Span
 from videostore.ports import Ledger
 
 _CERTIFICATES = 200_000
@@ -32,8 +34,11 @@ class Casebook:
     grants: dict[str, Grant] = field(default_factory=dict)
     decided: set[str] = field(default_factory=set)
     withdrawn: set[str] = field(default_factory=set)
-    _certificates: dict[tuple[str, str], str] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
+    _certificates: dict[tuple[str, str], None] = field(default_factory=dict)
+    _deleted: dict[str, dict[str, Stretch]] = field(default_factory=lambda: defaultdict(dict))
+    _idle: dict[str, list[Stretch]] = field(default_factory=lambda: defaultdict(list))
+    _grants_of: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _approvals: dict[str, set[str]] = field(default_factory=dict)
     _read: int = -1
     _lock: Lock = field(default_factory=Lock)
@@ -68,7 +73,16 @@ class Casebook:
 
     def certificate(self, camera_id: CameraId, key_id: KeyId) -> str:
         """Return the id of the certificate for an hour of a camera; empty if there is none of late."""
-        return self._certificates.get((str(camera_id), str(key_id)), "")
+        known = self._deleted[str(camera_id)].get(str(key_id))
+        return known.detail if known else ""
+
+    def known_of(self, camera_id: CameraId) -> list[Stretch]:
+        """Return what of a camera was deleted, by which certificate, and when it was not recorded."""
+        return [*self._deleted[str(camera_id)].values(), *self._idle[str(camera_id)]]
+
+    def grants_of(self, staff_id: str) -> list[Grant]:
+        """Return every grant of a person, revoked and expired ones included."""
+        return [self.grants[grant_id] for grant_id in self._grants_of[staff_id]]
 
     def history(self, login_sha256: str) -> History:
         """Return what the ledger tells of a login."""
@@ -92,6 +106,7 @@ class Casebook:
                 self.requests[body["request_id"]] = _request(record.actor, body)
             case Event.GRANTED:
                 self.decided.add(body["request_id"])
+                self._grants_of[self.requests[body["request_id"]].staff_id].append(body["grant_id"])
                 self.grants[body["grant_id"]] = Grant(
                     id=body["grant_id"],
                     request=self.requests[body["request_id"]],
@@ -105,6 +120,10 @@ class Casebook:
             case Event.REVIEWED:
                 grant = self.grants[body["grant_id"]]
                 self.grants[grant.id] = replace(grant, reviewed_by=record.actor)
+            case Event.CERTIFICATE:
+                self._deleted_by(body)
+            case Event.CAMERA_ADDED | Event.CAMERA_CHANGED | Event.CAMERA_REMOVED:
+                self._switched(record)
             case _:
                 self._take_person(record.event, body)
 
@@ -123,12 +142,30 @@ class Casebook:
                 former = self.history(body["login_sha256"])
                 wrong = former.wrong_codes + 1
                 self.histories[body["login_sha256"]] = replace(former, wrong_codes=wrong)
-            case Event.CERTIFICATE:
-                self._certificates[body["camera_id"], body["key_id"]] = body["id"]
-                if len(self._certificates) > _CERTIFICATES:
-                    del self._certificates[next(iter(self._certificates))]
             case _:
                 pass
+
+    def _deleted_by(self, body: Mapping[str, Any]) -> None:
+        camera_id, key_id = body["camera_id"], body["key_id"]
+        span = Span(*(datetime.fromisoformat(moment) for moment in body["span"]))
+        self._deleted[camera_id][key_id] = Stretch(span, State.DELETED, body["id"])
+        self._certificates[camera_id, key_id] = None
+        if len(self._certificates) > _CERTIFICATES:
+            oldest = next(iter(self._certificates))
+            del self._certificates[oldest], self._deleted[oldest[0]][oldest[1]]
+
+    def _switched(self, record: Record) -> None:
+        """Follow when a camera was recorded: not before it was added, nor while it was disabled."""
+        idle, change = self._idle[str(record.body["camera_id"])], record.body.get("change")
+        if record.event is Event.CAMERA_ADDED and not idle:
+            idle.append(Stretch(Span(EPOCH, record.at), State.NOT_RECORDED))
+        elif record.event is Event.CAMERA_REMOVED or change == "disabled":
+            idle.append(Stretch(Span(record.at, _FAR), State.NOT_RECORDED))
+        elif change == "enabled" and idle and idle[-1].span.end == _FAR and record.at > idle[-1].span.start:
+            idle[-1] = replace(idle[-1], span=Span(idle[-1].span.start, record.at))
+
+
+_FAR = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def request_body(request: Request) -> dict[str, Json]:

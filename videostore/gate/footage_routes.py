@@ -17,12 +17,15 @@ from videostore.domain.errors import RequestInvalid
 from videostore.gate.footage import Serving
 from videostore.gate.inputs import Body, Cameras, Empty, StaffId, bearer_token, find, find_all, read_span
 from videostore.gate.playlist import media_playlist, variant_playlist
+from videostore.gate.search import Found
 from videostore.gate.service import Gate
 
 
 class SearchBody(Body):
     incident_id: str
-    cameras: list[str] = Field(max_length=1000)
+    cameras: list[str] = Field(default=[], max_length=1000)
+    group: str = Field(default="", max_length=100)
+    place: str = Field(default="", max_length=100)
     start: AwareDatetime
     end: AwareDatetime
 
@@ -51,18 +54,14 @@ def search_routes(gate: Gate, find_camera: Cameras, all_cameras: Callable[[], li
 
     @router.post("/search")
     def search(staff_id: StaffId, body: SearchBody) -> list[dict[str, Any]]:
-        cameras = find_all(gate, staff_id, find_camera, body.cameras) or all_cameras()
-        names = {camera.id: camera.name for camera in cameras}
-        segments, gaps = gate.search.find(
-            staff_id, body.incident_id, list(names), read_span(body.start, body.end)
-        )
-        rows = [("footage", one.camera_id, one.span, "") for one in segments]
-        rows += [("gap", one.camera_id, one.span, one.reason.value) for one in gaps]
-        return [
-            {"camera": names[camera], "camera_id": camera, "kind": kind, "start": span.start, "end": span.end,
-             "reason": reason}
-            for kind, camera, span, reason in sorted(rows, key=lambda row: (names[row[1]], row[2]))
-        ]  # fmt: skip
+        cameras = find_all(gate, staff_id, find_camera, body.cameras) or [
+            camera
+            for camera in all_cameras()
+            if body.group in {"", camera.group} and body.place.casefold() in camera.place.casefold()
+        ]
+        known = {camera.id: camera for camera in sorted(cameras, key=lambda camera: camera.name)}
+        found = gate.search.find(staff_id, body.incident_id, list(known), read_span(body.start, body.end))
+        return [_found(known[one.camera_id], one) for one in found]
 
     return router
 
@@ -170,6 +169,22 @@ def _closing(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield from chain([first], chunks)
     finally:
         chunks.close()  # type: ignore[attr-defined]  # a generator: it records what left
+
+
+def _found(camera: Camera, one: Found) -> dict[str, Any]:
+    stretch = one.stretch
+    return {
+        "camera": camera.name,
+        "camera_id": camera.id,
+        "group": camera.group,
+        "place": camera.place,
+        "kind": stretch.state.value,
+        "start": stretch.span.start,
+        "end": stretch.span.end,
+        "reason": stretch.detail,
+        "why": one.why,
+        "granted": one.granted,
+    }
 
 
 def _serving(gate: Gate, serving: Serving, camera: Camera) -> dict[str, Any]:

@@ -1,41 +1,130 @@
-"""Which footage there is, and which is missing. That alone is information: it needs an open incident."""
+"""Which footage there is, and why some is missing. That alone is information: it needs an open incident."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
 
 from videostore.domain.access import Decision, Reason
 from videostore.domain.camera import CameraId
+from videostore.domain.coverage import State, Stretch, damaged, explain
 from videostore.domain.ledger import Event, Json
-from videostore.domain.segment import Gap, Segment, Span
+from videostore.domain.retention import RetentionPolicy
+from videostore.domain.segment import EPOCH, GapReason, Span, uncovered
 from videostore.gate.rules import Rules
 from videostore.ports import Catalogue, Ledger
 
+_OPEN = timedelta(minutes=2)
+"""What is younger may still be on its way from the recorder."""
+FOOTAGE = frozenset({State.FOOTAGE, State.DAMAGED})
+
+_WHY = MappingProxyType(
+    {
+        State.DELETED: "lawfully deleted, certificate {detail}",
+        State.EXPIRED: "older than footage may be kept",
+        State.NOT_RECORDED: "never captured: the camera was not recorded then",
+        State.DAMAGED: "network packets were lost; it plays, with flaws",
+        State.OPEN: "still on its way from the recorder",
+        State.FUTURE: "not yet",
+        State.UNEXPLAINED: "lost: nothing on record explains it",
+        GapReason.CAMERA_UNREACHABLE: "never captured: the camera did not answer",
+        GapReason.STREAM_ERROR: "never captured: the camera sent nothing that can be recorded",
+        GapReason.RECORDER_DOWN: "never captured: the recorder did not run",
+        GapReason.PACKET_LOSS: "lost: network packets did not arrive",
+        GapReason.SPOOL_OVERRUN: "lost: the recorder had no room left",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What became of a stretch of a camera's time. ``granted``: a grant of the person who asks covers it."""
+
+    camera_id: CameraId
+    stretch: Stretch
+    granted: bool
+
+    @property
+    def why(self) -> str:
+        """Say to a person why there is nothing to see, or that a grant is needed; empty if neither."""
+        one = self.stretch
+        if one.state is State.GAP:
+            return _WHY[GapReason(one.detail)]
+        if one.state in _WHY:
+            return _WHY[one.state].format(detail=one.detail)
+        return "" if self.granted else "not in a grant of yours"
+
 
 class Search:
-    """Looks into the catalogue for people. Safe to share between threads."""
+    """Looks into catalogue and ledger for people. Safe to share between threads."""
 
-    def __init__(self, rules: Rules, *, ledger: Ledger, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        ledger: Ledger,
+        catalogue: Catalogue,
+        retention: Callable[[], RetentionPolicy],
+    ) -> None:
         self._rules = rules
         self._ledger = ledger
         self._catalogue = catalogue
+        self._retention = retention
 
-    def find(
-        self, staff_id: str, incident_id: str, cameras: Collection[CameraId], span: Span
-    ) -> tuple[list[Segment], list[Gap]]:
-        """Return the segments and the gaps of ``cameras`` in ``span``."""
+    def find(self, staff_id: str, incident_id: str, cameras: Collection[CameraId], span: Span) -> list[Found]:
+        """Return what became of every second of ``cameras`` in ``span``, by camera as given and by time."""
         decision = self._rules.may_search(staff_id, incident_id)
         if decision.allowed and span.duration > self._rules.policy().max_span:
             decision = Decision(Reason.SPAN_TOO_LONG)
         self._rules.check(staff_id, "search", decision, incident_id=incident_id)
-        segments = self._catalogue.segments(cameras, span)
-        gaps = self._catalogue.gaps(cameras, span)
+        facts = self._facts(cameras, span)
+        found = [
+            one for camera in cameras for one in self._split(staff_id, camera, explain(span, facts[camera]))
+        ]
         body: dict[str, Json] = {
             "incident_id": incident_id,
             "cameras": [str(camera) for camera in sorted(cameras)],
             "start": span.start.isoformat(),
             "end": span.end.isoformat(),
-            "segments": len(segments),
+            "stretches": len(found),
         }
         self._ledger.append(Event.SEARCHED, actor=staff_id, body=body)
-        return segments, gaps
+        return found
+
+    def _facts(self, cameras: Collection[CameraId], span: Span) -> dict[CameraId, list[Stretch]]:
+        """Collect what catalogue, ledger and the calendar know; ``explain`` says what counts."""
+        book, now = self._rules.book(), self._rules.now()
+        everywhere = [Stretch(Span(EPOCH, now - self._retention().keep), State.EXPIRED)]
+        everywhere.append(Stretch(Span(now - _OPEN, now), State.OPEN))
+        if span.end > now:
+            everywhere.append(Stretch(Span(now, span.end), State.FUTURE))
+        facts = {camera: [*everywhere, *book.known_of(camera)] for camera in cameras}
+        footage: dict[CameraId, list[Stretch]] = {camera: [] for camera in cameras}
+        for camera, held in self._catalogue.footage(cameras, span):
+            footage[camera].append(Stretch(held, State.FOOTAGE))
+        for gap in self._catalogue.gaps(cameras, span):
+            missing = Stretch(gap.span, State.GAP, gap.reason.value)
+            facts[gap.camera_id].append(missing)
+            if gap.reason is GapReason.PACKET_LOSS:
+                facts[gap.camera_id] += damaged(footage[gap.camera_id], [missing])
+        return {camera: facts[camera] + footage[camera] for camera in cameras}
+
+    def _split(self, staff_id: str, camera: CameraId, stretches: Iterable[Stretch]) -> Iterator[Found]:
+        """Say of footage which of it the person has a grant for."""
+        now = self._rules.now()
+        grants = [
+            grant.request.span
+            for grant in self._rules.book().grants_of(staff_id)
+            if camera in grant.request.cameras and not grant.revoked and now < grant.expires_at
+        ]
+        for one in stretches:
+            if one.state not in FOOTAGE:
+                yield Found(camera, one, granted=False)
+                continue
+            without = uncovered(one.span, grants)
+            parts = [(span, False) for span in without]
+            parts += [(span, True) for span in (uncovered(one.span, without) if without else [one.span])]
+            for span, granted in sorted(parts):
+                yield Found(camera, Stretch(span, one.state, one.detail), granted=granted)

@@ -75,7 +75,7 @@ class Gate:
             self._rules, ledger=ledger, store=store, catalogue=catalogue, keyring=keyring, retention=retention
         )
         self._tickets = Tickets()
-        self.search = Search(self._rules, ledger=ledger, catalogue=catalogue)
+        self.search = Search(self._rules, ledger=ledger, catalogue=catalogue, retention=retention)
 
     # --- who is there ---
 

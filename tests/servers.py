@@ -21,18 +21,23 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from videostore.store.bucket import Bucket
+from videostore.store.rights import ROLES
+from videostore.store.rights import seaweedfs as seaweedfs_config
 
 POSTGRESQL_LOGIN = ("tester", "postgres-secret")
 ACCESS, SECRET = "test-access", "test-secret"
+CONFIGURED = "configured"
+ROLE_KEYS = {role: (f"{role}-access", f"{role}-secret") for role in ROLES}
 _START_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """``stop`` ends it for good."""
+    """``stop`` ends it for good; ``shell`` runs a command of ``weed shell`` and returns what it said."""
 
     endpoint: str
     stop: Callable[[], None]
+    shell: Callable[[str], str]
 
     def client(self):
         return boto3.client(
@@ -79,21 +84,26 @@ def until(what: Callable[[], bool], *, seconds: float, why: Callable[[], str] = 
 
 @contextmanager
 def seaweedfs(directory: Path) -> Iterator[S3Server]:
-    """Run a SeaweedFS with its S3 gateway and one identity, ACCESS and SECRET."""
+    """Run a SeaweedFS with its S3 gateway and an administrator, ACCESS and SECRET.
+
+    Its configuration also has the roles of the bucket CONFIGURED, as `store provision` writes them.
+    """
     weed = Path(sys.executable).with_name("weed")
     identity = {
         "name": "admin",
         "credentials": [{"accessKey": ACCESS, "secretKey": SECRET}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
-    (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    configured = seaweedfs_config(CONFIGURED, ROLE_KEYS)
+    configured["identities"].append(identity)
+    (directory / "s3.json").write_text(json.dumps(configured))
     master, volume, filer, s3 = free_ports(4)
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             [weed, "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
              f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",
              f"-s3.config={directory / 's3.json'}", "-master.telemetry=false", "-volume.max=300",
-             "-s3.port.iceberg=0", "-s3.port.lance=0"],
+             "-s3.iam.readOnly=false", "-s3.port.iceberg=0", "-s3.port.lance=0"],
             stdout=log, stderr=log, cwd=directory,
         )  # fmt: skip
 
@@ -101,7 +111,15 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
         process.kill()
         process.wait()
 
-    server = S3Server(f"http://127.0.0.1:{s3}", stop)
+    def shell(command: str) -> str:
+        done = subprocess.run(
+            [weed, "shell", f"-master=127.0.0.1:{master}", f"-filer=127.0.0.1:{filer}"],
+            input=f"{command.format(s3=f'127.0.0.1:{s3 + 10_000}')}\n",
+            capture_output=True, text=True, check=True, cwd=directory,
+        )  # fmt: skip
+        return done.stdout + done.stderr
+
+    server = S3Server(f"http://127.0.0.1:{s3}", stop, shell)
 
     def ready() -> bool:
         try:

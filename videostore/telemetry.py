@@ -40,6 +40,7 @@ LABELS = {
     "route": "a route of the gate, never a path with identifiers",
     "status": "HTTP status",
     "version": "version of the program",
+    "wall": "one of five walls around the bytes",
 }
 """Every label there is, and what bounds its values. Prometheus keeps a series for each."""
 
@@ -124,6 +125,13 @@ STORE_REQUESTS = _every.histogram(
     "store_request_seconds", "Time that store requests took.", "operation", buckets=_SECONDS
 )
 STORE_ERRORS = _every.counter("store_errors_total", "Store requests that failed.", "operation", "kind")
+
+STORE_DRIFT = _retention.gauge(
+    "store_drift", "Things about the bucket that are not as they must be, by the wall they weaken.", "wall"
+)
+STORE_LOOKED_AT = _retention.gauge(
+    "store_looked_at_timestamp_seconds", "Unix time at which the settings of the bucket were last seen."
+)
 
 OLDEST_FOOTAGE = _retention.gauge(
     "oldest_footage_timestamp_seconds", "Unix time of the oldest live footage, 0 when there is none."

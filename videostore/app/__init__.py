@@ -27,6 +27,7 @@ from videostore.app.commands import (
 from videostore.app.parts import Parts, host_time, staff, sweep, verify_ledger
 from videostore.app.people import current_code, enrolment, identity, staff_rows, verify_approval
 from videostore.app.roles import run
+from videostore.app.storage import provision_store, qualify_store, store_drift
 
 __all__ = [
     "Parts",
@@ -44,6 +45,8 @@ __all__ = [
     "host_time",
     "identity",
     "plan",
+    "provision_store",
+    "qualify_store",
     "rebuild_catalogue",
     "record",
     "rotate_master_key",
@@ -51,6 +54,7 @@ __all__ = [
     "staff",
     "staff_rows",
     "status",
+    "store_drift",
     "sweep",
     "verify_approval",
     "verify_certificate",

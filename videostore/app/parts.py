@@ -38,6 +38,7 @@ from videostore.store.directory import DirectoryStore
 if TYPE_CHECKING:
     from videostore.catalogue.sql import SqlCatalogue
     from videostore.store.bucket import Bucket
+    from videostore.store.walls import Walls
 
 
 class Parts:
@@ -193,6 +194,17 @@ class Parts:
             clock=self.clock,
         )
 
+    @cached_property
+    def walls(self) -> Walls | None:
+        """The walls of the store, as this role sees them; None for a directory, which has none."""
+        settings = self.site.settings.store
+        if isinstance(settings, DirectoryStoreSettings):
+            return None
+        from videostore.store.walls import Walls
+
+        bucket = bucket_of(self.site, settings, settings.roles.get(self.role, settings.credentials))
+        return Walls(bucket, lambda: (self.policies()[Kind.VIDEO], self.policies()[Kind.ENTRY_EXIT]))
+
     def subject(self) -> invariants.Subject:
         """Return everything a check looks at."""
 
@@ -210,6 +222,7 @@ class Parts:
             catalogue=self.catalogue,
             ledger=self.ledger,
             verify_ledger=verify,
+            store_breaches=lambda: self.walls.breaches(now=host_time()) if self.walls else (),
             private_files=[
                 *([] if settings.master_key.startswith(PKCS11) else [self.site.path(settings.master_key)]),
                 ledger_key(self.site.root),
@@ -224,13 +237,18 @@ def _store(site: Site, role: StoreRole) -> SegmentStore:
     if isinstance(settings, DirectoryStoreSettings):
         return DirectoryStore(site.path(settings.path))
     bucket = bucket_of(site, settings, settings.roles.get(role, settings.credentials))
+    return ReadBack(s3_adapter(settings)(bucket), settings.read_back)
+
+
+def s3_adapter(settings: S3StoreSettings) -> Callable[[Bucket], SegmentStore]:
+    """Return the adapter of that kind; each is an extra."""
     if settings.kind == "minio":
         from videostore.store.minio import MinioStore
 
-        return ReadBack(MinioStore(bucket), settings.read_back)
+        return MinioStore
     from videostore.store.s3 import S3Store
 
-    return ReadBack(S3Store(bucket), settings.read_back)
+    return S3Store
 
 
 def bucket_of(site: Site, settings: S3StoreSettings, credentials: str) -> Bucket:

@@ -10,17 +10,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from threading import Event as Stop
+from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 from videostore import telemetry
 from videostore.app.host import clock_synchronised, keep_memory_whole, notify, return_free_memory, watchdog
-from videostore.app.parts import Parts, sweep
+from videostore.app.parts import Parts, host_time, sweep
 from videostore.config.credentials import resolve_credentials
 from videostore.config.durations import split_address
 from videostore.config.follow import Followed
 from videostore.config.site import Site
 from videostore.domain.camera import Camera, CameraId
-from videostore.domain.errors import SiteError
+from videostore.domain.errors import PromiseBroken, SiteError
 from videostore.domain.retention import Kind
 from videostore.domain.segment import SITE_KEEP, KeyId, Span
 from videostore.keyring.master import try_out
@@ -44,6 +45,12 @@ def run(site: Site, role: str, stop: Stop) -> None:
     name = next(one for one in ROLES if one == role)
     with site.duty(name), Parts(site, role=name) as parts:
         {"recorder": _run_recorder, "retention": _run_retention, "gate": _run_gate}[name](parts, stop)
+
+
+def _must_stand(parts: Parts) -> None:
+    """Raise PromiseBroken rather than put footage where it cannot be deleted, or is seen by others."""
+    if parts.walls is not None:
+        parts.walls.must_stand()
 
 
 def _announce(site: Site, role: str, facts: Mapping[str, str]) -> None:
@@ -77,6 +84,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
     from videostore.recorder.supervisor import Recorder
     from videostore.recorder.upload import Uploader
 
+    _must_stand(parts)
     keep_memory_whole()
     site, settings = parts.site, parts.site.settings.recorder
     pictures = PictureHealth(parts.ledger, interval=settings.look)
@@ -162,9 +170,25 @@ _HOUSEKEEPING_SECONDS = 60
 def _run_retention(parts: Parts, stop: Stop) -> None:
     interval = parts.site.settings.retention.sweep
     service = RetentionService(lambda: sweep(parts), clock=parts.clock, interval=interval)
-    with _metrics(parts.site, "retention") as metrics:
+    with _metrics(parts.site, "retention") as metrics, _watched(parts):
         _announce(parts.site, "retention", {"metrics": metrics})
         service.run(stop)
+
+
+@contextmanager
+def _watched(parts: Parts) -> Iterator[None]:
+    """Look after the bucket's settings meanwhile. Whatever they are, keys are destroyed on time."""
+    if parts.walls is None:
+        yield
+        return
+    end = Stop()
+    watching = Thread(target=parts.walls.watch, args=(host_time, end), name="walls", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        end.set()
+        watching.join(_PATIENCE_SECONDS)
 
 
 def _run_gate(parts: Parts, stop: Stop) -> None:
@@ -173,6 +197,7 @@ def _run_gate(parts: Parts, stop: Stop) -> None:
     from videostore.gate.server import serve
     from videostore.gate.service import Gate
 
+    _must_stand(parts)
     site, settings = parts.site, parts.site.settings.gate
     try_out(parts.master_key)
     gate = Gate(
@@ -213,10 +238,11 @@ def _run_all(site: Site, stop: Stop) -> None:
                 code = child.poll()
                 if code is None:
                     continue
-                if code > 1:  # it said why, and would say it again
+                refused = code == PromiseBroken.exit_code  # the others go on: retention above all
+                if code > 1 and not refused:  # it said why, and would say it again
                     sys.exit(code)
                 log.error("role.died", role=role, exit_code=code)
-                stop.wait(1.0)
+                stop.wait(_REFUSED_SECONDS if refused else 1.0)
                 if not stop.is_set():
                     running[role] = _start(site, role)
 
@@ -237,3 +263,4 @@ def _end_role(running: Mapping[str, subprocess.Popen[bytes]], role: str) -> None
 
 
 _PATIENCE_SECONDS = 20
+_REFUSED_SECONDS = 60

@@ -45,7 +45,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is checked. ``verify_ledger`` returns the problems found and the number of records."""
+    """What is checked. ``verify_ledger`` returns the problems found and the number of records,
+    ``store_breaches`` what somebody set in the store that breaks a promise."""
 
     policies: Mapping[Kind, RetentionPolicy]
     keyrings: Mapping[Kind, Keyring]
@@ -56,6 +57,7 @@ class Subject:
     ledger: Ledger
     verify_ledger: Callable[[], tuple[Sequence[str], int]]
     private_files: Sequence[Path] = ()
+    store_breaches: Callable[[], Sequence[str]] = lambda: ()
 
 
 @dataclass(slots=True)
@@ -83,6 +85,11 @@ def check(subject: Subject) -> list[Finding]:
         1,
         "Do spool and other copies hold nothing past its deadline?",
         lambda n, q: _holdings(subject, now, n, q),
+    )
+    ask(
+        1,
+        "Is the store free of locks, of copies elsewhere and of public access?",
+        lambda n, q: _finding(n, q, subject.store_breaches(), "none", "set by somebody"),
     )
     ask(
         2,

@@ -26,6 +26,7 @@ from videostore.cli import (
     retention,
     site,
     staff,
+    store,
     verify,
 )
 from videostore.cli.output import errors, print_error
@@ -71,6 +72,7 @@ for name, group in (
     ("verify", verify.app),
     ("presence", presence.app),
     ("catalogue", catalogue.app),
+    ("store", store.app),
 ):
     app.add_typer(group, name=name)
 

@@ -94,7 +94,7 @@ class S3StoreSettings(_Strict):
 
     kind: Literal["s3", "minio"]
     endpoint: str = Field("", description="URL of the S3 API, such as https://s3.example.org; empty for AWS.")
-    bucket: str = Field(description="Bucket of this site; it must exist.")
+    bucket: str = Field(description="Bucket of this site; `videostore store provision` makes it.")
     region: str = Field("us-east-1", description="Region that requests are signed for.")
     credentials: str = Field(
         "", description="env:NAME or file:PATH holding ACCESS_KEY:SECRET_KEY; empty for the AWS chain."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from videostore.domain.errors import (
     ConfigInvalid,
@@ -21,6 +21,7 @@ from videostore.domain.errors import (
 
 try:
     import boto3
+    from botocore import UNSIGNED
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 except ImportError as error:  # pragma: no cover - the tests install the extra
@@ -32,7 +33,15 @@ if TYPE_CHECKING:
     from botocore.credentials import Credentials
     from types_boto3_s3.client import S3Client
 
+Answer = TypeVar("Answer")
+
 CONNECT_SECONDS, READ_SECONDS = 5, 30
+_UNSET = {
+    *("NoSuchLifecycleConfiguration", "NoSuchObjectLockConfiguration"),
+    *("ObjectLockConfigurationNotFoundError", "ReplicationConfigurationNotFoundError"),
+    *("NotImplemented", "MethodNotAllowed"),
+}
+"""How stores say that something is not set, or that they have no such thing."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Bucket:
     addressing: Literal["path", "virtual"] = "path"
     proxy: str = ""
     connections: int = 16
+    anonymous: bool = False
 
     def __str__(self) -> str:
         return f"bucket {self.name!r} at {self.endpoint or 'AWS'}"
@@ -69,6 +79,7 @@ class Bucket:
                 endpoint_url=self.endpoint or None,
                 verify=self.ca_file or None,
                 config=Config(
+                    signature_version=UNSIGNED if self.anonymous else None,
                     connect_timeout=CONNECT_SECONDS,
                     read_timeout=READ_SECONDS,
                     max_pool_connections=self.connections,
@@ -103,6 +114,16 @@ class Bucket:
             raise self._nobody() from error
         except (BotoCoreError, OSError) as error:
             raise self.silent(error) from error
+
+    def setting(self, ask: Callable[[], Answer]) -> Answer | None:
+        """Return what the store answers about a setting, None if it is not set or there is no such thing."""
+        with self.translated():
+            try:
+                return ask()
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in _UNSET:
+                    return None
+                raise
 
     def silent(self, error: Exception) -> StoreUnavailable:
         """Return what it means that no answer came."""

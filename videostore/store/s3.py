@@ -1,8 +1,9 @@
 """Any S3 store, through boto3.
 
 Our SHA-256 goes with every put as the checksum that S3 verifies, and Content-MD5 for stores that know no
-other; whoever opens a segment checks the SHA-256 in its key. Absence is a 404 to HEAD that a listing of the
-very key confirms: some stores answer 404 to a caller who may not list. It is asked for all versions of it.
+other; whoever opens a segment checks the SHA-256 in its key. Absence is what a listing of all versions says:
+a 404 to HEAD tells nothing about older versions, some stores give it to a caller who may not list, and
+retention may list but not read.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from os.path import commonprefix
 
 from botocore.exceptions import ClientError
 
-from videostore.domain.errors import IntegrityError, ObjectMissing, StoreUnavailable
+from videostore.domain.errors import IntegrityError, StoreUnavailable
 from videostore.domain.segment import ObjectKey, Sha256Hex
 from videostore.ports import StoredObject
 from videostore.store.bucket import Bucket, md5_of, sha256_of
@@ -55,13 +56,9 @@ class S3Store:
         return body
 
     def size(self, key: ObjectKey) -> int | None:
-        try:
-            with self._where.translated(key):
-                return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
-        except ObjectMissing:
-            with self._where.translated(key):
-                sizes = [size for name, _, size in self._versions(key) if name == key and size is not None]
-            return sizes[0] if sizes else None
+        with self._where.translated(key):
+            sizes = [size for name, _, size in self._versions(key) if name == key and size is not None]
+        return sizes[0] if sizes else None
 
     def delete(self, keys: Collection[ObjectKey]) -> Mapping[ObjectKey, str]:
         """Versions are removed by their id, so no delete marker comes into being, and one that somebody has

@@ -1,0 +1,90 @@
+"""The rules by which the store deletes by itself: the backstop of retention, never the enforcer.
+
+S3 counts the days of a rule from the midnight after an object was stored, so a segment that was uploaded late
+would stay too long. Each capture day has a prefix of its own; a rule for it can name the date. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from videostore.domain.presence import PRESENCE
+from videostore.domain.retention import RetentionPolicy
+from videostore.domain.segment import MICROSECOND, KeyId, day_prefix
+
+Rule = Mapping[str, Any]
+"""As S3 writes it: ID, Status, Filter, and what it does."""
+
+OURS = "videostore-"
+DAYS_AHEAD = 365
+"""For how long the rules last without anybody who writes new ones. S3 takes a thousand."""
+DAY = timedelta(days=1)
+_ACTIONS = (
+    *("Expiration", "NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload"),
+    *("Transitions", "NoncurrentVersionTransitions"),
+)
+
+
+def rules(
+    video: RetentionPolicy, entry_exit: RetentionPolicy, *, today: date, days_ahead: int = DAYS_AHEAD
+) -> list[Rule]:
+    """Return the rules for every capture day that may hold something, and for ``days_ahead`` days to come."""
+    first = today - video.keep - DAY
+    days = (today - first).days + 1 + days_ahead
+    dated = [
+        _rule(f"day-{day}", day_prefix(day), Expiration={"Date": expiry(video, day)})
+        for day in (first + number * DAY for number in range(days))
+    ]
+    return [
+        *dated,
+        _rule("age", "", Expiration={"Days": _whole_days(video.keep)}),
+        _rule("entry-exit", PRESENCE, Expiration={"Days": _whole_days(entry_exit.keep)}),
+        _rule(
+            "leftovers",
+            "",
+            NoncurrentVersionExpiration={"NoncurrentDays": 1},
+            AbortIncompleteMultipartUpload={"DaysAfterInitiation": 1},
+            Expiration={"ExpiredObjectDeleteMarker": True},
+        ),
+    ]
+
+
+def expiry(video: RetentionPolicy, day: date) -> datetime:
+    """Return the first midnight, UTC, at which nothing captured on ``day`` has a deadline to come."""
+    end = datetime.combine(day + DAY, time(), UTC)
+    deadline = video.deadline(KeyId.covering(end - MICROSECOND, video.key_period))
+    midnight = datetime.combine(deadline.date(), time(), UTC)
+    return midnight if midnight == deadline else midnight + DAY
+
+
+def differences(wanted: Sequence[Rule], found: Sequence[Rule]) -> Iterator[str]:
+    """Yield a line for each rule that is missing, changed or not ours."""
+    there = {rule.get("ID", ""): rule for rule in found}
+    missing = [rule["ID"] for rule in wanted if rule["ID"] not in there]
+    if missing:
+        yield f"{len(missing)} of {len(wanted)} rules are missing, such as {missing[0]}"
+    for rule in wanted:
+        if rule["ID"] in there and _plain(there[rule["ID"]]) != _plain(rule):
+            yield f"rule {rule['ID']} was changed"
+    for name, rule in there.items():
+        if not name.startswith(OURS):
+            yield f"rule {name or '(without a name)'} is not ours: {_verbs(rule)}"
+
+
+def _whole_days(keep: timedelta) -> int:
+    return -(-keep // DAY)
+
+
+def _rule(name: str, prefix: str, **actions: Any) -> Rule:
+    return {"ID": f"{OURS}{name}", "Status": "Enabled", "Filter": {"Prefix": prefix}, **actions}
+
+
+def _plain(rule: Rule) -> tuple[Any, ...]:
+    prefix = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))
+    return rule.get("Status"), prefix, *(rule.get(action) or None for action in _ACTIONS)
+
+
+def _verbs(rule: Rule) -> str:
+    return ", ".join(action for action in _ACTIONS if rule.get(action)) or "no action"

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
@@ -14,6 +15,7 @@ from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import av
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,8 +37,9 @@ from videostore.recorder.dropped import (
 from videostore.recorder.folder import DropFolder
 from videostore.recorder.session import Recording
 from videostore.recorder.spool import Spool
-from videostore.synthetic.film import frame_numbers
+from videostore.synthetic.film import frame_numbers, out_of_step
 from videostore.synthetic.stream import FRAME_RATE, GOP, stream
+from videostore.synthetic.tone import LOOP_SECONDS, loop
 
 SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=count) for count in (1, 60, 3600, 86400))
 ZURICH = ZoneInfo("Europe/Zurich")
@@ -129,10 +132,10 @@ def test_a_camera_of_a_folder_names_both(url):
 # --- files ---
 
 
-def film(path, *, codec="h264", b_frames=0, frames=5 * GOP, **metadata):
-    """Write a film of synthetic pictures, as an NVR would."""
+def film(path, *, codec="h264", b_frames=0, frames=5 * GOP, heard="", **metadata):
+    """Write a film of synthetic pictures, as an NVR would; with sound of the codec ``heard``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    source = stream(codec=codec, b_frames=b_frames)
+    source = stream(LOOP_SECONDS if heard else 10, codec=codec, b_frames=b_frames)
     data = [
         units[0] if codec == "mjpeg" else b"".join(b"\x00\x00\x00\x01" + unit for unit in units)
         for units in source.frames[:frames]
@@ -142,6 +145,8 @@ def film(path, *, codec="h264", b_frames=0, frames=5 * GOP, **metadata):
         output.metadata.update(metadata)
         track = output.add_stream_from_template(template)
         track.time_base = Fraction(1, FRAME_RATE)
+        if heard:
+            output.mux(sound(output.add_stream(heard, rate=16_000, layout="mono"), frames / FRAME_RATE))
         for place, one in enumerate(data):
             packet = av.Packet(one)
             packet.stream, packet.time_base = track, Fraction(1, FRAME_RATE)
@@ -151,6 +156,21 @@ def film(path, *, codec="h264", b_frames=0, frames=5 * GOP, **metadata):
     return path
 
 
+def sound(track, seconds):
+    """Encode so much of the loop; the picture begins three frames after time zero, and so does this."""
+    whole = loop(16_000)[: int(seconds * 16_000)]
+    for at in range(0, len(whole), 1024):
+        part = whole[None, at : at + 1024]
+        alike = part if track.name == "aac" else (part * 32_767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(
+            alike, format="fltp" if track.name == "aac" else "s16", layout="mono"
+        )
+        frame.sample_rate, frame.time_base = 16_000, Fraction(1, 16_000)
+        frame.pts = at + 3 * 16_000 // FRAME_RATE
+        yield from track.encode(frame)
+    yield from track.encode(None)
+
+
 class Nvr:
     """A folder, a spool behind it, and the time under the test's hand."""
 
@@ -158,7 +178,7 @@ class Nvr:
         self.root = root / "nvr"
         self.root.mkdir()
         self.spool, self.hours = Spool(root / "spool"), Hours()
-        self.now = NOW
+        self.now, self.lobby = NOW, LOBBY
         pattern = Pattern("{camera}/%Y-%m-%d/%H-%M-%S", ZoneInfo("UTC"))
         self.folder = Folder("nvr", self.root, pattern, 10 * SECOND, MINUTE)
         self.holding = FolderHolding(self.folder, key_id=lambda _part, moment: KeyId.covering(moment, HOUR))
@@ -178,7 +198,7 @@ class Nvr:
         self.drop = DropFolder(
             self.folder,
             recording,
-            cameras=lambda: [LOBBY, GATE],
+            cameras=lambda: [self.lobby, GATE],
             there=lambda camera, span: [one.span for one in [*self.stored, *self.spool.held(camera.id)]],
             keep=lambda: 30 * DAY,
         )
@@ -205,10 +225,13 @@ class Nvr:
     def segments(self):
         return self.spool.pending()
 
+    def movies(self):
+        return [self.hours.open(segment, self.spool.read(segment)) for segment in self.segments()]
+
     def numbers(self, tmp_path):
         found = []
-        for segment in self.segments():
-            (tmp_path / "film.mp4").write_bytes(self.hours.open(segment, self.spool.read(segment)))
+        for movie in self.movies():
+            (tmp_path / "film.mp4").write_bytes(movie)
             found += frame_numbers(tmp_path / "film.mp4")
         return found
 
@@ -236,6 +259,25 @@ def test_a_file_becomes_segments_under_its_capture_time_and_is_gone(nvr, tmp_pat
     assert abs(segments[-1].span.end - THEN - 5 * SECOND) <= timedelta(milliseconds=200)
     assert nvr.numbers(tmp_path) == list(range(5 * GOP))
     assert nvr.refused() == set()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "heard"),
+    [(".mp4", "aac"), (".ts", "aac"), (".mkv", "aac"), (".avi", "pcm_mulaw"), (".mov", "pcm_alaw")],
+)
+def test_sound_of_a_file_is_taken_in_where_it_is_wanted_and_nowhere_else(nvr, tmp_path, suffix, heard):
+    nvr.leave(THEN, suffix=suffix, heard=heard)
+    assert nvr.take() == 1
+    assert all(b"soun" not in movie for movie in nvr.movies())
+    nvr.lobby = replace(LOBBY, sound=True)
+    nvr.leave(THEN + MINUTE, suffix=suffix, heard=heard)
+    assert nvr.take() == 1
+    steps = []
+    for movie in nvr.movies()[3:]:
+        (tmp_path / "film.mp4").write_bytes(movie)
+        steps += out_of_step(tmp_path / "film.mp4")
+    assert len(steps) == 5
+    assert max(map(abs, steps)) < 0.1, steps  # seconds
 
 
 def test_files_that_follow_each_other_are_one_record_and_a_hole_is_a_gap(nvr):

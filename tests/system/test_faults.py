@@ -25,8 +25,10 @@ from videostore.recorder.sources import RtspSource
 from videostore.recorder.supervisor import Recorder
 from videostore.recorder.upload import Uploader
 from videostore.synthetic.accounting import account
+from videostore.synthetic.film import out_of_step
 from videostore.synthetic.server import SyntheticCamera, SyntheticServer
 from videostore.synthetic.stream import Stream, stream
+from videostore.synthetic.tone import LOOP_SECONDS, tone
 
 HEALTHY, FAULTY, HEALED = 3.0, 4.0, 5.0  # seconds before, during and after the faults
 STALL = timedelta(seconds=1)
@@ -49,6 +51,7 @@ class Fault:
     transport: Transport = Transport.TCP
     login: tuple[str, str] | None = None
     film: Callable[[], Stream] = stream
+    sound: bool = False
     others: Callable[[], list[Stream]] = list
 
 
@@ -70,6 +73,14 @@ def rich():
 
 def newer():
     return stream(4, codec="hevc", b_frames=2)
+
+
+def as_long_as_sound():
+    return stream(LOOP_SECONDS)
+
+
+def with_b_frames():
+    return stream(LOOP_SECONDS, b_frames=2)
 
 
 START = GapReason.RECORDER_DOWN
@@ -119,6 +130,41 @@ FAULTS = {
     "B-frames": Fault({START}, 1, film=lambda: stream(4, b_frames=2)),
     "H.265": Fault({START}, 1, film=lambda: stream(4, codec="hevc")),
     "MJPEG": Fault({START}, 1, film=lambda: stream(4, codec="mjpeg")),
+    "sound": Fault({START}, 1, {"tone": tone("aac")}, film=as_long_as_sound, sound=True),
+    "G.711": Fault({START}, 1, {"tone": tone("pcm_alaw")}, film=as_long_as_sound, sound=True),
+    "sound in datagrams": Fault(
+        {START},
+        1,
+        {"tone": tone("pcm_mulaw")},
+        transport=Transport.UDP,
+        film=as_long_as_sound,
+        sound=True,
+    ),
+    "sound among B-frames": Fault({START}, 1, {"tone": tone("aac")}, film=with_b_frames, sound=True),
+    "sound and no reports": Fault(
+        {START}, 1, {"tone": tone("aac"), "reports": False}, film=as_long_as_sound, sound=True
+    ),
+    "sound and loss": Fault(
+        {START, GapReason.PACKET_LOSS}, 1, {"tone": tone("pcm_alaw"), "loss": 0.02}, film=rich, sound=True
+    ),
+    "sound and timestamp jump": Fault(
+        {START, GapReason.STREAM_ERROR},
+        2,
+        {"tone": tone("aac")},
+        begins=setting(jump_seconds=3600.0),
+        film=as_long_as_sound,
+        sound=True,
+    ),
+    "sound and stall": Fault(
+        {START, GapReason.CAMERA_UNREACHABLE},
+        2,
+        {"tone": tone("pcm_alaw")},
+        begins=setting(silent=True),
+        ends=setting(silent=False),
+        film=as_long_as_sound,
+        sound=True,
+    ),
+    "sound not wanted": Fault({START}, 1, {"tone": tone("aac")}),
     "wrong certificate": Fault({GapReason.CAMERA_UNREACHABLE}, 0),
 }
 UNTRUSTED = "wrong certificate"
@@ -149,7 +195,9 @@ class Run:
         for name, fault in FAULTS.items():
             server = secret if name == UNTRUSTED else plain
             path = self.sources[name].path
-            self.cameras[name] = Camera(uuid4(), path, server.url(path), transport=fault.transport)
+            self.cameras[name] = Camera(
+                uuid4(), path, server.url(path), transport=fault.transport, sound=fault.sound
+            )
         self._record()
 
     def _record(self):
@@ -194,13 +242,16 @@ class Run:
     def gaps(self, name):
         return self.premises.catalogue.gaps([self.cameras[name].id], EVER)
 
-    def account(self, name):
-        fault = FAULTS[name]
+    def stored(self, name):
         ring = next(iter(self.premises.keyrings.values()))
-        stored = [
+        return [
             (one.span, ring.open(one.key_id, self.premises.store.get(one.object_key)))
             for one in self.segments(name)
         ]
+
+    def account(self, name):
+        fault = FAULTS[name]
+        stored = self.stored(name)
         after = Gap(Span(self.ended, EVER.end), self.cameras[name].id, GapReason.RECORDER_DOWN)
         films = [fault.film(), *fault.others()]
         return account(films, self.sources[name].sent, stored, [*self.gaps(name), after])
@@ -249,3 +300,21 @@ def test_footage_and_gaps_together_leave_no_hole(outcome, name):
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if "loss" not in name])
 def test_nothing_is_stored_that_was_not_sent(outcome, name):
     assert outcome.account(name).strange == 0
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, fault in FAULTS.items() if fault.sound and "loss" not in name]
+)
+def test_what_is_heard_and_what_is_seen_keep_step(outcome, tmp_path, name):
+    steps = []
+    for at, (_, movie) in enumerate(outcome.stored(name)):
+        (tmp_path / f"{at}.mp4").write_bytes(movie)
+        steps += out_of_step(tmp_path / f"{at}.mp4")
+    assert len(steps) >= 5
+    assert max(map(abs, steps)) < 0.1, steps  # seconds
+
+
+def test_sound_that_is_not_wanted_is_not_asked_for(outcome):
+    assert outcome.sources["sound"].heard > 0
+    assert outcome.sources["sound not wanted"].heard == 0
+    assert all(b"soun" not in movie for _, movie in outcome.stored("sound not wanted"))

@@ -15,6 +15,7 @@ from tests.rooms.test_folder import film
 from tests.servers import until
 from tests.system.commands import facts, make_site, running, said, videostore
 from videostore.synthetic.onvif import OnvifDevice
+from videostore.synthetic.tone import tone
 
 
 def test_files_that_an_nvr_leaves_become_footage_of_their_camera(tmp_path):
@@ -56,6 +57,24 @@ def test_a_camera_is_asked_by_onvif_for_its_streams(tmp_path):
             assert (unknown.returncode, "first, second" in unknown.stderr) == (25, True)
     assert videostore("camera", "streams", device.address, *login, site=root).returncode == 22
     assert videostore("camera", "add", "d", site=root).returncode == 2
+
+
+def test_sound_is_recorded_only_of_a_camera_whose_switch_is_on_and_the_ledger_says_since_when(tmp_path):
+    root = make_site(tmp_path / "site")
+    with serving("mute") as other, serving("talks", tone=tone("pcm_alaw")) as server:
+        silent = videostore("camera", "add", "mute", other.url("mute"), "--sound", site=root)
+        assert (silent.returncode, "no sound" in silent.stderr) == (25, True)
+        said("camera", "add", "lobby", server.url("talks"), site=root)
+        assert facts("camera", "check", "lobby", site=root)["sound"] == "off"
+        assert server.cameras["talks"].heard == 0
+        said("camera", "sound", "lobby", "--on", site=root)
+        assert facts("camera", "check", "lobby", site=root)["sound"] == "pcm_alaw, 8000 Hz"
+        assert [row["sound"] for row in facts("camera", "list", site=root)] == [True]
+        said("camera", "sound", "lobby", "--off", site=root)
+        assert [row["sound"] for row in facts("camera", "list", site=root)] == [False]
+    changes = facts("ledger", "show", "--event", "camera.changed", site=root)
+    assert "sound-on" in json.dumps(changes)
+    assert "sound-off" in json.dumps(changes)
 
 
 CAMERA_THAT_TELLS = """

@@ -41,6 +41,7 @@ from videostore.signing import SigningKey
 from videostore.store.directory import DirectoryStore
 
 if TYPE_CHECKING:
+    from videostore.ports import SoundInfo
     from videostore.recorder.onvif import Found, Offer
 
 RECORDER_PUBLIC_KEY = "recorder.public.key"
@@ -88,7 +89,10 @@ def check_camera(site: Site, camera: Camera) -> dict[str, Any]:
     stream = RtspSource(stall=settings.stall, now=host_time, root=site.root).open(camera, credentials)
     frames, offset, keyframes = 0, None, 0
     try:
+        sound = _sound(camera, stream.info.sound)
         for packet in stream.packets():
+            if packet.sound:
+                continue
             frames += 1
             keyframes += packet.keyframe
             if packet.claimed_at is not None:
@@ -102,9 +106,21 @@ def check_camera(site: Site, camera: Camera) -> dict[str, Any]:
         "url": camera.url,
         "codec": stream.info.codec,
         "size": f"{stream.info.width_px}x{stream.info.height_px}",
+        "sound": sound,
         "frames_seen": frames,
         "clock_behind_seconds": offset,
     }
+
+
+def _sound(camera: Camera, found: SoundInfo | None) -> str:
+    if not camera.sound:
+        return "off"  # and not asked for
+    if found is None:
+        raise CameraStreamInvalid(
+            f"{camera.url} sends no sound that can be recorded",
+            hint="Switch it on in the camera, as AAC or G.711, or leave it off here.",
+        )
+    return f"{found.codec}, {found.sample_rate_hz} Hz"
 
 
 def discover_cameras(wait: timedelta) -> list[Found]:

@@ -67,6 +67,7 @@ def add(
     fingerprint: Fingerprint = "",
     group: Group = None,
     where: Where = None,
+    sound: Annotated[bool, typer.Option(help="Record what the camera hears, too.")] = False,
     check: Annotated[bool, typer.Option(help="Connect first, and add only a camera that answers.")] = True,
     site: SiteDir = None,
     as_json: AsJson = False,
@@ -79,12 +80,20 @@ def add(
     if onvif:
         url = composition.choose_stream(composition.camera_streams(place, onvif, credentials), stream).url
     camera = Camera(
-        uuid4(), name, url, credentials, transport, *_trust(ca_file, fingerprint), group or "", where or ""
+        uuid4(),
+        name,
+        url,
+        credentials,
+        transport,
+        *_trust(ca_file, fingerprint),
+        group or "",
+        where or "",
+        sound,
     )
     if check:
         composition.check_camera(place, camera)
     place.cameras.add(camera)
-    composition.record(place, Event.CAMERA_ADDED, camera_id=str(camera.id))
+    composition.record(place, Event.CAMERA_ADDED, camera_id=str(camera.id), sound=sound)
     if as_json:
         print_facts(_facts(camera), as_json=True)
     else:
@@ -196,6 +205,24 @@ def place_(camera: str, *, group: Group = None, where: Where = None, site: SiteD
 
 
 @app.command()
+def sound(
+    camera: str,
+    *,
+    on: Annotated[bool, typer.Option("--on/--off", help="Whether to record what the camera hears.")],
+    site: SiteDir = None,
+) -> None:
+    """Record sound beside the picture, or no more. What is recorded keeps its deadline."""
+    place = load_site(site)
+    changed = replace(place.cameras.find(camera), sound=on)
+    if on:
+        composition.check_camera(place, changed)
+    place.cameras.update(changed)
+    change = "sound-on" if on else "sound-off"
+    composition.record(place, Event.CAMERA_CHANGED, camera_id=str(changed.id), change=change)
+    console.print(f"{changed.name} is recorded {'with' if on else 'without'} sound", markup=False)
+
+
+@app.command()
 def remove(camera: str, *, site: SiteDir = None) -> None:
     """Take a camera out of use for good. Its footage keeps its deadline."""
     place = load_site(site)
@@ -234,5 +261,6 @@ def _facts(camera: Camera) -> dict[str, Any]:
         "transport": camera.transport.value,
         "group": camera.group,
         "place": camera.place,
+        "sound": camera.sound,
         "state": state,
     }

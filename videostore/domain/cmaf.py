@@ -2,8 +2,9 @@
 
 A segment at rest is ``ftyp moov`` (the init) followed by fragments ``moof mdat``, its first frame
 at time zero. Whoever serves it moves the fragments to the time line it needs by rewriting
-``tfdt`` and ``mfhd``; sample data is never touched. One video track; sizes up to 32 bits, as any
-segment of two minutes is. Source: ISO/IEC 14496-12, sections 8.8 (movie fragments) and 4.2 (boxes).
+``tfdt`` and ``mfhd``; sample data is never touched. One picture track, which everything is counted by, and
+maybe sound beside it, which moves along; sizes up to 32 bits, as any segment of two minutes is. Source:
+ISO/IEC 14496-12, sections 8.8 (movie fragments) and 4.2 (boxes).
 
 Pure. Bytes that are not what a segment must be raise SealBroken: they came out of a seal.
 """
@@ -11,8 +12,9 @@ Pure. Bytes that are not what a segment must be raise SealBroken: they came out 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from videostore.domain.errors import SealBroken
 
@@ -21,25 +23,34 @@ _CONTAINERS = {b"moov", b"trak", b"mdia", b"moof", b"traf", b"mvex"}
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """One ``moof mdat``. ``start`` and ``duration`` count ticks of the track's timescale."""
+    """One ``moof mdat``. ``start`` and ``duration`` count ticks of the picture's timescale; ``beside`` says,
+    for every other track, how many of its ticks one of the picture lasts."""
 
     data: bytes
     start: int
     duration: int
     frames: int
+    beside: Mapping[int, Fraction]
 
     def moved(self, *, start: int, number: int) -> Fragment:
-        """Return this fragment beginning at ``start`` ticks, as fragment ``number`` of its time line."""
-        data = bytearray(self.data)
+        """Return this fragment beginning at ``start`` ticks, as fragment ``number`` of its time line.
+
+        Sound stays beside its picture, to a tick of its own.
+        """
+        data, track = bytearray(self.data), 0
         for path, at, _ in _boxes(self.data, 0, len(self.data)):
             if path[-1] == b"mfhd":
                 struct.pack_into(">I", data, at + 4, number)
+            elif path[-1] == b"tfhd":
+                track = _u32(self.data, at + 4)
             elif path[-1] == b"tfdt":
-                if self.data[at] == 1:
-                    struct.pack_into(">Q", data, at + 4, start)
-                else:
+                if self.data[at] != 1:
                     raise SealBroken("a fragment has a 32-bit tfdt, which cannot carry a long time line")
-        return Fragment(bytes(data), start, self.duration, self.frames)
+                begins = start
+                if track in self.beside:
+                    begins = _u64(self.data, at + 4) + int((start - self.start) * self.beside[track])
+                struct.pack_into(">Q", data, at + 4, max(0, begins))
+        return Fragment(bytes(data), start, self.duration, self.frames, self.beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +77,21 @@ def parse(data: bytes) -> Movie:
     """Take a segment apart. Boxes that only index it (``sidx``, ``mfra``, ``styp``) are left out."""
     init: list[bytes] = []
     fragments: list[Fragment] = []
-    moof, default = b"", 0
+    moof, tracks = b"", dict[int, _Track]()
     for path, at, end in _boxes(data, 0, len(data), deep=False):
         box = data[at - 8 : end]
         match path[-1]:
             case b"ftyp" | b"moov":
                 init.append(box)
-                default = _trex_duration(box) or default
+                tracks |= _tracks(box)
             case b"moof":
                 moof = box
             case b"mdat" if moof:
-                fragments.append(_fragment(moof, box, default))
+                fragments.append(_fragment(moof, box, tracks))
                 moof = b""
             case _:
                 pass
-    head = b"".join(init)
-    return Movie(head, fragments, _timescale(head))
+    return Movie(b"".join(init), fragments, tracks[_picture(tracks)].timescale)
 
 
 def join(init: bytes, fragments: Sequence[Fragment]) -> bytes:
@@ -93,21 +103,59 @@ def join(init: bytes, fragments: Sequence[Fragment]) -> bytes:
     return b"".join(out)
 
 
-def _fragment(moof: bytes, mdat: bytes, default: int) -> Fragment:
-    start, duration, frames = 0, 0, 0
+@dataclass(slots=True)
+class _Track:
+    """What ``moov`` says of a track. ``default`` is the duration of samples whose fragment names none."""
+
+    kind: bytes = b""
+    timescale: int = 0
+    default: int = 0
+
+
+def _tracks(box: bytes) -> dict[int, _Track]:
+    tracks: dict[int, _Track] = {}
+    track = _Track()
+    for path, at, _ in _boxes(box, 0, len(box)):
+        match path[-1]:
+            case b"tkhd":
+                track = tracks.setdefault(_u32(box, at + (20 if box[at] == 1 else 12)), _Track())
+            case b"mdhd":
+                track.timescale = _u32(box, at + (20 if box[at] == 1 else 12))
+            case b"hdlr":
+                track.kind = box[at + 8 : at + 12]
+            case b"trex":
+                tracks.setdefault(_u32(box, at + 4), _Track()).default = _u32(box, at + 12)
+            case _:
+                pass
+    return tracks
+
+
+def _picture(tracks: Mapping[int, _Track]) -> int:
+    for number, track in tracks.items():
+        if track.kind == b"vide" and track.timescale:
+            return number
+    raise SealBroken("there is no picture track: this is no segment")
+
+
+def _fragment(moof: bytes, mdat: bytes, tracks: Mapping[int, _Track]) -> Fragment:
+    picture = _picture(tracks)
+    start, duration, frames, number, default = 0, 0, 0, 0, 0
     for path, at, end in _boxes(moof, 0, len(moof)):
         match path[-1]:
-            case b"tfdt":
-                start = struct.unpack_from(">Q" if moof[at] == 1 else ">I", moof, at + 4)[0]
             case b"tfhd":
-                default = _default_duration(moof, at) or default
-            case b"trun":
+                number = _u32(moof, at + 4)
+                default = _default_duration(moof, at) or (tracks[number].default if number in tracks else 0)
+            case b"tfdt" if number == picture:
+                start = _u64(moof, at + 4) if moof[at] == 1 else _u32(moof, at + 4)
+            case b"trun" if number == picture:
                 count, ticks = _run(moof, at, end, default)
                 frames += count
                 duration += ticks
             case _:
                 pass
-    return Fragment(moof + mdat, start, duration, frames)
+    scale = tracks[picture].timescale
+    beside = {other: Fraction(track.timescale, scale) for other, track in tracks.items() if other != picture}
+    return Fragment(moof + mdat, start, duration, frames, beside)
 
 
 def _default_duration(data: bytes, at: int) -> int:
@@ -115,11 +163,6 @@ def _default_duration(data: bytes, at: int) -> int:
     flags = int.from_bytes(data[at + 1 : at + 4], "big")
     offset = at + 8 + (8 if flags & 0x1 else 0) + (4 if flags & 0x2 else 0)
     return _u32(data, offset) if flags & 0x8 else 0
-
-
-def _trex_duration(init: bytes) -> int:
-    """``trex``: the duration of samples whose fragment names none."""
-    return next((_u32(init, at + 12) for path, at, _ in _boxes(init, 0, len(init)) if path[-1] == b"trex"), 0)
 
 
 def _run(data: bytes, at: int, end: int, default: int) -> tuple[int, int]:
@@ -135,18 +178,15 @@ def _run(data: bytes, at: int, end: int, default: int) -> tuple[int, int]:
     return count, sum(_u32(data, offset + index * stride) for index in range(count))
 
 
-def _timescale(init: bytes) -> int:
-    for path, at, _ in _boxes(init, 0, len(init)):
-        if path[-1] == b"mdhd":
-            return _u32(init, at + (20 if init[at] == 1 else 12))
-    raise SealBroken("there is no media header: this is no segment")
-
-
 def _u32(data: bytes, at: int) -> int:
     try:
         return int(struct.unpack_from(">I", data, at)[0])
     except struct.error as error:
         raise SealBroken("a box ends too early") from error
+
+
+def _u64(data: bytes, at: int) -> int:
+    return _u32(data, at) << 32 | _u32(data, at + 4)
 
 
 def _boxes(

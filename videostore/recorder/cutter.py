@@ -31,14 +31,24 @@ TOLERANCE = timedelta(milliseconds=500)
 
 
 @dataclass(frozen=True, slots=True)
+class Unit:
+    """An access unit of AAC. ``at`` is when it begins to be heard, in samples."""
+
+    data: bytes
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """A keyframe and the frames after it, in order of decoding. ``duration`` in ticks reaches from the
     moment the keyframe is shown to that of the next keyframe. Packets were lost from ``damaged`` on, in ticks
-    after the keyframe; None: nothing is known to be missing."""
+    after the keyframe; None: nothing is known to be missing. ``sound`` is what begins in it, ``at`` counted
+    from the moment the keyframe is shown."""
 
     packets: Sequence[Packet]
     duration: int
     damaged: int | None = None
+    sound: Sequence[Unit] = ()
 
 
 class Cutter:

@@ -20,6 +20,7 @@ from typing import Any
 
 import av
 import av.error
+import av.stream
 from av.bitstream import BitStreamFilterContext
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
@@ -46,7 +47,7 @@ from videostore.recorder.dropped import (
     sidecar_time,
 )
 from videostore.recorder.session import CameraSession, Recording
-from videostore.recorder.sources import CODECS
+from videostore.recorder.sources import CODECS, sound_of
 
 log = telemetry.logger("recorder")
 
@@ -168,7 +169,7 @@ class DropFolder:
             return Outcome.NO_CAMERA, f"no camera records folder://{self._folder.name}/{claim and claim[0]}"
         received = received_at(path)
         try:
-            with closing(DroppedFile(path)) as file:
+            with closing(DroppedFile(path, sound=camera.sound)) as file:
                 local = claim[1]
                 zone = self._folder.pattern.zone
                 claims = (
@@ -228,9 +229,10 @@ class _Import(CameraSession):
 
 
 class DroppedFile:
-    """Port CameraStream, of a file; its frames bear the time of their capture. Raises CameraStreamInvalid."""
+    """Port CameraStream, of a file; its frames bear the time of their capture. Sound is read only with
+    ``sound``. Raises CameraStreamInvalid."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sound: bool) -> None:
         self._start = datetime.now(UTC)
         try:
             self._container = av.open(str(path), "r")
@@ -245,13 +247,20 @@ class DroppedFile:
             )
         self._name, self._stream = path.name, videos[0]
         context = self._stream.codec_context
-        self._filter = BitStreamFilterContext(_ANNEX_B[name], self._stream) if name in _ANNEX_B else None
+        heard = self._container.streams.audio if sound else ()
+        self._sound = next((one for one in heard if sound_of(one)), None)
+        self._filters: dict[av.stream.Stream, BitStreamFilterContext] = {}
+        if name in _ANNEX_B:
+            self._filters[videos[0]] = BitStreamFilterContext(_ANNEX_B[name], videos[0])
+        if self._sound and self._sound.codec_context.name == "aac":
+            self._filters[self._sound] = BitStreamFilterContext("aac_adtstoasc", self._sound)
         self.info = StreamInfo(
             name,
             context.width,
             context.height,
             Fraction(videos[0].time_base),
             bytes(context.extradata or b""),
+            sound_of(self._sound) if self._sound else None,
         )
 
     @property
@@ -278,20 +287,28 @@ class DroppedFile:
         self._container.close()
 
     def packets(self) -> Iterator[Packet]:
-        first: int | None = None
-        for packet in self._filtered():
+        first: Fraction | None = None  # seconds at which the picture begins
+        for stream, packet in self._filtered():
             pts = packet.pts if packet.pts is not None else packet.dts
             if pts is None:
                 raise CameraStreamInvalid(f"{self._name} does not say when its frames are")
-            first = pts if first is None else first
-            at = self._start + timedelta(seconds=float((pts - first) * self.info.time_base))
-            yield Packet(bytes(packet), pts, packet.is_keyframe, at, at)
+            sounds = stream is not self._stream
+            moment = pts * Fraction(stream.time_base or 0)
+            if first is None and not sounds:
+                first = moment
+            if first is None:
+                continue  # what is heard before the first picture
+            at = self._start + timedelta(seconds=float(moment - first))
+            yield Packet(bytes(packet), pts, packet.is_keyframe, at, at, sound=sounds)
 
-    def _filtered(self) -> Iterator[av.Packet[Any]]:
+    def _filtered(self) -> Iterator[tuple[av.stream.Stream, av.Packet[Any]]]:
+        wanted = [self._stream, self._sound] if self._sound else [self._stream]
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._container.demux(wanted):
                 if packet.size:
-                    yield from [packet] if self._filter is None else self._filter.filter(packet)
+                    stream, found = packet.stream, self._filters.get(packet.stream)
+                    for one in found.filter(packet) if found else [packet]:
+                        yield stream, one
         except av.error.FFmpegError as error:
             raise CameraStreamInvalid(f"{self._name} cannot be read: {error.strerror}") from error
 

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
+from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import av
+import av.audio
+import av.container
 import av.error
 import av.video
+import numpy as np
 
 from videostore.domain.errors import CameraStreamInvalid
-from videostore.ports import Packet, StreamInfo
+from videostore.ports import Packet, SoundInfo, StreamInfo
+from videostore.recorder.aac import UNIT_SAMPLES, encoder
 from videostore.recorder.cutter import Group
 
 _OPTIONS = {"movflags": "cmaf+empty_moov+frag_keyframe+skip_trailer"}
+_WITH_SOUND = {
+    "movflags": "default_base_moof+empty_moov+frag_keyframe+skip_trailer+frag_discont",
+    "use_editlist": "1",
+    "avoid_negative_ts": "disabled",
+}
+"""A CMAF track stands alone, this is two. Only told of a break libav keeps the time before the first sound;
+and players disagree about when pictures with negative composition offsets are shown."""
 
 _PARAMETER_SETS = {"h264": {7, 8}, "hevc": {32, 33, 34}}
 _PICTURES = {"h264": {1, 5}, "hevc": {*range(32)}}
@@ -45,6 +59,7 @@ class Muxer:
     def __init__(self, info: StreamInfo) -> None:
         self._info = info
         self._template: av.video.stream.VideoStream | None = None
+        self._sound = _describe_sound(info.sound) if info.sound else None
 
     def mux(self, group: Group) -> bytes:
         """Raises CameraStreamInvalid if the frames are not what the stream said they are."""
@@ -68,16 +83,53 @@ class Muxer:
 
     def _write(self, group: Group, template: av.video.stream.VideoStream) -> bytes:
         buffer = io.BytesIO()
-        with av.open(buffer, "w", format="mp4", options=_OPTIONS) as output:
+        options = _WITH_SOUND if self._sound else _OPTIONS
+        with av.open(buffer, "w", format="mp4", options=options) as output:
             stream = output.add_stream_from_template(template)
             stream.time_base = self._info.time_base
-            for packet, (pts, dts, duration) in zip(group.packets, _times(group), strict=True):
+            times = _times(group)
+            early = -times[0][1]  # a fragment is decoded from zero on: so much later is all shown, and heard
+            packets = []
+            for packet, (pts, dts, duration) in zip(group.packets, times, strict=True):
                 copy = av.Packet(packet.data)
                 copy.stream, copy.time_base = stream, self._info.time_base
                 copy.pts, copy.dts, copy.duration = pts, dts, duration
                 copy.is_keyframe = packet.keyframe
+                packets.append((dts * self._info.time_base, copy))
+            packets += self._beside(output, group, early * self._info.time_base)
+            for _, copy in sorted(packets, key=lambda one: one[0]):
                 output.mux(copy)
         return buffer.getvalue()
+
+    def _beside(
+        self, output: av.container.OutputContainer, group: Group, later: Fraction
+    ) -> Iterator[tuple[Fraction, av.Packet[Any]]]:
+        """Add a track for the sound, there or not: one header serves all groups. Yield when, and packet."""
+        if self._sound is None or self._info.sound is None:
+            return
+        stream = output.add_stream_from_template(self._sound)
+        stream.codec_context.extradata = self._info.sound.extradata
+        stream.codec_context.bit_rate = 0
+        stream.time_base = self._info.sound.time_base
+        for unit in group.sound:
+            copy = av.Packet(unit.data)
+            copy.stream, copy.time_base = stream, stream.time_base
+            copy.pts = copy.dts = unit.at + int(later / stream.time_base)
+            copy.duration, copy.is_keyframe = UNIT_SAMPLES, True
+            yield copy.dts * stream.time_base, copy
+
+
+def _describe_sound(sound: SoundInfo) -> av.audio.stream.AudioStream:
+    """Return a stream of such sound, for a header to be made of: a moment of silence."""
+    context, buffer = encoder(sound), io.BytesIO()
+    with av.open(buffer, "w", format="adts") as output:
+        stream = output.add_stream("aac", rate=sound.sample_rate_hz, layout=context.layout.name)
+        assert isinstance(stream, av.audio.stream.AudioStream)
+        silence = np.zeros((sound.channels, UNIT_SAMPLES), dtype=np.float32)
+        frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout=context.layout.name)
+        frame.sample_rate, frame.pts = sound.sample_rate_hz, 0
+        output.mux([*stream.encode(frame), *stream.encode(None)])
+    return av.open(io.BytesIO(buffer.getvalue()), format="aac").streams.audio[0]
 
 
 def _times(group: Group) -> list[tuple[int, int, int]]:

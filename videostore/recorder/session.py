@@ -21,8 +21,9 @@ from videostore.domain.errors import (
 )
 from videostore.domain.segment import Gap, GapReason, KeyId, Segment, Span
 from videostore.ports import CameraSource, CameraStream, Packet, PublicKeys, StreamInfo
-from videostore.recorder.cutter import SLEW, Cutter, Group, Timeline, ticks_to_time
+from videostore.recorder.cutter import SLEW, Group, Timeline, ticks_to_time
 from videostore.recorder.muxer import Muxer, parameter_sets
+from videostore.recorder.sound import Duet
 from videostore.recorder.spool import Spool, facts_of
 from videostore.sealing import seal
 
@@ -59,7 +60,7 @@ class CameraSession:
         self._sequence = progress.next_sequence
         self._why = GapReason.RECORDER_DOWN
         self._lock = Lock()  # of everything that changes; held while a packet is worked on
-        self._live: tuple[Cutter, _Assembly] | None = None
+        self._live: tuple[Duet, _Assembly] | None = None
         self._finished = Event()
         self._log = log.bind(camera_id=str(camera.id))
 
@@ -104,6 +105,8 @@ class CameraSession:
             with closing(self._recording.source.open(self._camera, self._credentials())) as stream:
                 telemetry.CAMERA_CONNECTS.labels(camera_id=str(self._camera.id)).inc()
                 self._log.info("camera.connected", codec=stream.info.codec, width_px=stream.info.width_px)
+                if self._camera.sound and stream.info.sound is None:
+                    self._log.warning("camera.silent", hint="Switch sound on in the camera, AAC or G.711.")
                 self._record(stream, stop)
         except VideostoreError as error:
             self._log.warning("camera.lost", error=str(error), hint=error.hint)
@@ -146,7 +149,9 @@ class CameraSession:
         with self._lock:
             if self._finished.is_set():
                 return
-            cutter, assembly = self._live = Cutter(stream.info.time_base), _Assembly(self, stream.info)
+            duet = Duet(stream.info)
+            assembly = _Assembly(self, duet.info)
+            self._live = duet, assembly
         telemetry.CAMERA_UP.labels(camera_id=str(self._camera.id)).set(1)
         try:
             for packet in stream.packets():
@@ -154,10 +159,9 @@ class CameraSession:
                     if self._finished.is_set():
                         return
                     self._count(packet)
-                    if packet.keyframe and not packet.lost:
+                    if packet.keyframe and not packet.lost and not packet.sound:
                         self._recording.look(self._camera.id, stream.info, packet)
-                    group = cutter.add(packet)
-                    if group is not None:
+                    for group in duet.add(packet):
                         assembly.add(group)
                 if stop.is_set():
                     return
@@ -169,18 +173,19 @@ class CameraSession:
     def _flush(self) -> None:
         """Make a segment of what is in memory."""
         if self._live is not None:
-            (cutter, assembly), self._live = self._live, None
-            rest = cutter.flush()
-            if rest is not None:
-                assembly.add(rest)
+            (duet, assembly), self._live = self._live, None
+            for group in duet.flush():
+                assembly.add(group)
             assembly.close()
 
     def _count(self, packet: Packet) -> None:
         name = str(self._camera.id)
-        telemetry.CAMERA_FRAMES.labels(camera_id=name).inc()
+        telemetry.CAMERA_BYTES.labels(camera_id=name).inc(len(packet.data))
         if packet.lost:
             telemetry.CAMERA_LOST_PACKETS.labels(camera_id=name).inc(packet.lost)
-        telemetry.CAMERA_BYTES.labels(camera_id=name).inc(len(packet.data))
+        if packet.sound:
+            return
+        telemetry.CAMERA_FRAMES.labels(camera_id=name).inc()
         telemetry.CAMERA_LAST_FRAME.labels(camera_id=name).set(packet.received_at.timestamp())
 
     # --- what an assembly needs ---

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import av
+import av.audio
 import av.container
 import av.error
 import av.logging
@@ -30,7 +31,8 @@ from videostore.domain.errors import (
     CameraUnreachable,
 )
 from videostore.domain.segment import EPOCH, MICROSECOND
-from videostore.ports import Packet, StreamInfo
+from videostore.ports import Packet, SoundInfo, StreamInfo
+from videostore.recorder.aac import can_be_kept, config
 from videostore.recorder.knock import knock
 
 CODECS = frozenset({"h264", "hevc", "mjpeg"})
@@ -40,8 +42,8 @@ _AT_ONCE = {"probesize": "32"}
 _LOOK_FIRST = {"analyzeduration": "1000000"}
 """For cameras whose SDP says too little: look at a second of the stream before handing it out."""
 
-_PICTURE = {"allowed_media_types": "video"}
-"""What is not wanted is not asked for. (Beside another stream libav moves the picture's time stamps, too.)"""
+_WANTED = {False: "video", True: "video+audio"}
+"""By ``Camera.sound``: what is not wanted is not asked for."""
 _IN_ORDER = {"reorder_queue_size": "2"}
 """Over TCP libav does not look at sequence numbers unless it may reorder."""
 
@@ -62,7 +64,11 @@ class RtspSource:
 
     def open(self, camera: Camera, credentials: tuple[str, str] | None) -> RtspStream:
         with knock(camera, root=self._root) as trust:
-            options = {"rtsp_transport": camera.transport.value, **_PICTURE, **trust}
+            options = {
+                "rtsp_transport": camera.transport.value,
+                "allowed_media_types": _WANTED[camera.sound],
+                **trust,
+            }
             if camera.transport is Transport.TCP:
                 options |= _IN_ORDER
             began = time.monotonic()
@@ -107,12 +113,14 @@ class RtspStream:
             raise CameraStreamInvalid(
                 f"{url} sends a stream that cannot be read", hint="Set the camera to H.264, or restart it."
             )
+        self._sound = next((one for one in container.streams.audio if sound_of(one)), None)
         self.info = StreamInfo(
             codec=context.name,
             width_px=context.width,
             height_px=context.height,
             time_base=Fraction(self._stream.time_base),
             extradata=bytes(context.extradata or b""),
+            sound=sound_of(self._sound) if self._sound else None,
         )
 
     def __enter__(self) -> RtspStream:
@@ -125,25 +133,65 @@ class RtspStream:
         self._container.close()
 
     def packets(self) -> Iterator[Packet]:
-        pts: int | None = None
+        steady, lost, pts, heard = _Steady(self.info.time_base), 0, None, 0
+        wanted = [self._stream, self._sound] if self._sound else [self._stream]
         with _translated(self._url), av.logging.Capture(local=True) as said:
-            for packet in self._container.demux(self._stream):
+            for packet in self._container.demux(wanted):
                 if not packet.size:
                     break
+                at, claimed = self._now(), _claimed(packet)
+                lost += _lost(said)  # of which track is not said: the picture bears it
+                if packet.stream is self._sound:
+                    heard = heard if packet.pts is None else packet.pts
+                    yield Packet(bytes(packet), heard, True, at, claimed, sound=True)
+                    heard += packet.duration or 0  # further units of one RTP packet have no time of their own
+                    continue
                 if packet.pts is None and pts is not None:
                     continue  # nothing says when it was: the cutter sees the hole
                 pts = packet.pts or 0  # libav gives the very first packet no time: it is time zero
-                yield Packet(
-                    data=bytes(packet),
-                    pts=pts,
-                    keyframe=packet.is_keyframe,
-                    received_at=self._now(),
-                    claimed_at=_claimed(packet),
-                    lost=_lost(said),
-                )
+                shown = steady.follow(pts, claimed) if self._sound else pts
+                yield Packet(bytes(packet), shown, packet.is_keyframe, at, claimed, lost)
+                lost = 0
         raise CameraUnreachable(
             f"{self._url} ended its stream", hint="The recorder connects again by itself."
         )
+
+
+class _Steady:
+    """The picture's time stamps where there is sound. From its first sender report on libav counts from the
+    first report of any track, which is a step, and by the camera's wall clock, as this does without one."""
+
+    def __init__(self, time_base: Fraction) -> None:
+        self._time_base = time_base
+        self._reported: tuple[int, datetime] | None = None
+        self._last: list[int] = []
+
+    def follow(self, pts: int, claimed: datetime | None) -> int:
+        if claimed is None:
+            shown = pts
+        elif self._reported is None:
+            shown = self._last[-1] + max(0, self._last[-1] - self._last[0]) if self._last else pts
+            self._reported = shown, claimed
+        else:
+            since, clock = self._reported
+            shown = since + round((claimed - clock) / timedelta(seconds=1) / self._time_base)
+        self._last = [*self._last[-1:], shown]
+        return shown
+
+
+def sound_of(stream: av.audio.stream.AudioStream) -> SoundInfo | None:
+    """Return what the sound of a camera or file is, None if it cannot be recorded."""
+    context = stream.codec_context
+    if stream.time_base is None:
+        return None
+    sound = SoundInfo(
+        context.name,
+        context.sample_rate,
+        context.channels,
+        Fraction(stream.time_base),
+        bytes(context.extradata or b"") or config(context),
+    )
+    return sound if can_be_kept(sound) else None
 
 
 def _lost(said: list[tuple[int, str, str]]) -> int:

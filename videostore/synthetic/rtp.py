@@ -7,9 +7,10 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from videostore.synthetic.stream import FRAME_RATE, Stream
+from videostore.synthetic.tone import Tone
 
 CLOCK_HZ = 90_000
-PAYLOAD_TYPES = {"h264": 96, "hevc": 97, "mjpeg": 26}
+PAYLOAD_TYPES = {"h264": 96, "hevc": 97, "mjpeg": 26, "aac": 98, "pcm_alaw": 8, "pcm_mulaw": 0}
 NTP_EPOCH = 2_208_988_800
 """Seconds from 1900 to 1970."""
 _MTU = 1_400
@@ -83,7 +84,7 @@ def sender_report(ssrc: int, ntp_seconds: float, timestamp: int, packets: int, o
     return report + struct.pack(">BBHI", 0x81, 202, 1 + len(name) // 4, ssrc) + name
 
 
-def sdp(stream: Stream, *, parameters: bool) -> str:
+def sdp(stream: Stream, tone: Tone | None, *, parameters: bool) -> str:
     """RFC 8866; parameter sets as in RFC 6184, section 8.2, and RFC 7798, section 7.1, if ``parameters``."""
     kind = PAYLOAD_TYPES[stream.codec]
     lines = [
@@ -110,5 +111,23 @@ def sdp(stream: Stream, *, parameters: bool) -> str:
                 lines.append(f"a=fmtp:{kind} " + ";".join(f"sprop-{name}={value}" for name, value in named))
         case _:
             lines.append(f"a=rtpmap:{kind} JPEG/{CLOCK_HZ}")
-    lines += [f"a=framerate:{FRAME_RATE}", "a=control:trackID=0"]
+    lines += [f"a=framerate:{FRAME_RATE}", "a=control:trackID=0", *(_sound(tone) if tone else [])]
     return "".join(f"{line}\r\n" for line in lines)
+
+
+def _sound(tone: Tone) -> list[str]:
+    """RFC 3551, section 6, for G.711; RFC 3640, section 4.1 and 3.3.6, for AAC."""
+    kind = PAYLOAD_TYPES[tone.codec]
+    name = {"aac": "mpeg4-generic", "pcm_alaw": "PCMA", "pcm_mulaw": "PCMU"}[tone.codec]
+    lines = [f"m=audio 0 RTP/AVP {kind}", f"a=rtpmap:{kind} {name}/{tone.rate_hz}/1"]
+    if tone.codec == "aac":
+        lines.append(
+            f"a=fmtp:{kind} streamtype=5;profile-level-id=1;mode=AAC-hbr;sizelength=13;indexlength=3;"
+            f"indexdeltalength=3;config={tone.config.hex()}"
+        )
+    return [*lines, "a=control:trackID=1"]
+
+
+def sound_payload(tone: Tone, unit: bytes) -> bytes:
+    """G.711 as it is; one access unit of AAC behind its size (13 bits) and index (3): RFC 3640, 3.3.6."""
+    return struct.pack(">HH", 16, len(unit) << 3) + unit if tone.codec == "aac" else unit

@@ -15,14 +15,24 @@ import re
 import secrets
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from ssl import SSLContext
 from threading import Event, Thread
 
-from videostore.synthetic.rtp import CLOCK_HZ, NTP_EPOCH, PAYLOAD_TYPES, payloads, sdp, sender_report
+from videostore.synthetic.rtp import (
+    CLOCK_HZ,
+    NTP_EPOCH,
+    PAYLOAD_TYPES,
+    payloads,
+    sdp,
+    sender_report,
+    sound_payload,
+)
 from videostore.synthetic.stream import FRAME_RATE, GOP, Stream
+from videostore.synthetic.tone import Tone
 
 _REPORT_SECONDS = 1.0
 _REALM = "synthetic camera"
@@ -37,8 +47,9 @@ class SyntheticCamera:
     ``hangs`` names an RTSP method it never answers. ``loss`` is the share of RTP packets that never
     arrive; ``jump_seconds`` is added to the RTP time stamps; with ``mid_gop`` it does not wait for a keyframe
     to begin. ``stream`` may be exchanged while it runs. Without ``describes`` its SDP has no parameter sets,
-    as with many cameras.
-    ``sent`` is what it sent: ``(number of the picture in the loop, Unix time of capture)``.
+    as with many cameras. With a ``tone`` it hears, too: the beeps go with a picture of ``LOOP_SECONDS``.
+    ``sent`` is what it sent: ``(number of the picture in the loop, Unix time of capture)``; ``heard`` counts
+    the packets of sound.
     """
 
     path: str
@@ -55,6 +66,8 @@ class SyntheticCamera:
     loss: float = 0.0
     jump_seconds: float = 0.0
     mid_gop: bool = False
+    tone: Tone | None = None
+    heard: int = 0
     sent: list[tuple[int, float]] = field(default_factory=list)
 
 
@@ -132,6 +145,10 @@ class SyntheticServer:
         """Return the Unix time at which frame ``number`` since the start is due."""
         return self._epoch + number / FRAME_RATE
 
+    def heard_at(self, sample: int, rate_hz: int) -> float:
+        """Return the Unix time at which ``sample`` since the start is heard."""
+        return self._epoch + sample / rate_hz
+
     def next_frame(self) -> int:
         return int((time.time() - self._epoch) * FRAME_RATE) + 1
 
@@ -163,17 +180,17 @@ class _Connection:
         self._server = server
         self._reader = reader
         self._writer = writer
-        self._channel = 0
-        self._datagrams: list[tuple[asyncio.DatagramTransport, tuple[str, int]]] = []
+        self._channels: dict[int, int] = {}  # by track: 0 the picture, 1 the sound
+        self._datagrams: dict[int, list[tuple[asyncio.DatagramTransport, tuple[str, int]]]] = {}
 
     async def serve(self) -> None:
-        playing: asyncio.Task[None] | None = None
+        playing: list[asyncio.Task[None]] = []
         try:
             while True:
                 request = await self._request()
                 if request is None:
                     return
-                method, path, headers = request
+                method, path, track, headers = request
                 camera = self._server.cameras.get(path)
                 if camera is None or camera.away:
                     self._reply(headers, "404 Not Found")
@@ -185,20 +202,20 @@ class _Connection:
                     continue
                 if method == camera.hangs:
                     await asyncio.sleep(3600)
-                await self._answer(method, camera, headers)
+                await self._answer(method, camera, track, headers)
                 if method == "PLAY":
-                    playing = asyncio.create_task(self._play(camera))
+                    playing += [asyncio.create_task(track) for track in self._tracks(camera)]
                 elif method == "TEARDOWN":
                     return
         finally:
-            if playing is not None:
-                playing.cancel()
+            for task in playing:
+                task.cancel()
                 with suppress(asyncio.CancelledError, ConnectionError):
-                    await playing
-            for transport, _ in self._datagrams:
+                    await task
+            for transport, _ in chain.from_iterable(self._datagrams.values()):
                 transport.close()
 
-    async def _request(self) -> tuple[str, str, dict[str, str]] | None:
+    async def _request(self) -> tuple[str, str, int, dict[str, str]] | None:
         while True:
             first = await self._reader.readexactly(1)
             if first != b"$":
@@ -213,30 +230,31 @@ class _Connection:
         }
         if length := int(headers.get("content-length", 0)):
             await self._reader.readexactly(length)
-        path = re.sub(r"^rtsps?://[^/]*/?", "", words[1]).removesuffix("/trackID=0").strip("/")
-        return words[0], path, headers
+        path, _, track = re.sub(r"^rtsps?://[^/]*/?", "", words[1]).partition("/trackID=")
+        return words[0], path.strip("/"), int(track or 0), headers
 
-    async def _answer(self, method: str, camera: SyntheticCamera, headers: dict[str, str]) -> None:
+    async def _answer(
+        self, method: str, camera: SyntheticCamera, track: int, headers: dict[str, str]
+    ) -> None:
         match method:
             case "OPTIONS":
                 self._reply(headers, Public="OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER")
             case "DESCRIBE":
-                body = sdp(camera.stream, parameters=camera.describes)
+                body = sdp(camera.stream, camera.tone, parameters=camera.describes)
                 self._reply(headers, body=body, **{"Content-Type": "application/sdp"})
             case "SETUP":
-                self._reply(
-                    headers, Session="1;timeout=60", Transport=await self._set_up(headers["transport"])
-                )
+                transport = await self._set_up(headers["transport"], track)
+                self._reply(headers, Session="1;timeout=60", Transport=transport)
             case "PLAY" | "TEARDOWN" | "GET_PARAMETER":
                 self._reply(headers, Session="1", Range="npt=now-")
             case _:
                 self._reply(headers, "501 Not Implemented")
 
-    async def _set_up(self, wanted: str) -> str:
+    async def _set_up(self, wanted: str, track: int) -> str:
         if "RTP/AVP/TCP" in wanted:
             channels = re.search(r"interleaved=(\d+)-", wanted)
-            self._channel = int(channels[1]) if channels else 0
-            return f"RTP/AVP/TCP;unicast;interleaved={self._channel}-{self._channel + 1}"
+            self._channels[track] = channel = int(channels[1]) if channels else 2 * track
+            return f"RTP/AVP/TCP;unicast;interleaved={channel}-{channel + 1}"
         host = self._writer.get_extra_info("peername")[0]
         ports = re.search(r"client_port=(\d+)-(\d+)", wanted)
         assert ports is not None
@@ -245,8 +263,8 @@ class _Connection:
             transport, _ = await loop.create_datagram_endpoint(
                 asyncio.DatagramProtocol, local_addr=(self._server.host, 0)
             )
-            self._datagrams.append((transport, (host, int(port))))
-        ours = "-".join(str(one.get_extra_info("sockname")[1]) for one, _ in self._datagrams)
+            self._datagrams.setdefault(track, []).append((transport, (host, int(port))))
+        ours = "-".join(str(one.get_extra_info("sockname")[1]) for one, _ in self._datagrams[track])
         return f"{wanted.split(',')[0]};server_port={ours}"
 
     def _reply(
@@ -257,6 +275,11 @@ class _Connection:
             fields["Content-Length"] = str(len(body))
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self._writer.write(f"RTSP/1.0 {status}\r\n{head}\r\n{body}".encode())
+
+    def _tracks(self, camera: SyntheticCamera) -> Iterator[Coroutine[None, None, None]]:
+        yield self._play(camera)
+        if camera.tone is not None and 1 in self._channels | self._datagrams:
+            yield self._sound(camera, camera.tone)
 
     async def _play(self, camera: SyntheticCamera) -> None:
         ssrc, sequence = secrets.randbits(32), secrets.randbits(16)
@@ -283,26 +306,57 @@ class _Connection:
             timestamp = (offset + jump + shown * CLOCK_HZ // FRAME_RATE) % 2**32
             if camera.reports and due >= report_at:
                 wall = captured + camera.clock_offset_seconds + NTP_EPOCH
-                self._send(1, sender_report(ssrc, wall, timestamp, packets, octets))
+                self._send(0, 1, sender_report(ssrc, wall, timestamp, packets, octets))
                 report_at = due + _REPORT_SECONDS
             for payload, last in payloads(stream, frames[place]):
                 mark = 0x80 if last else 0
                 kind = PAYLOAD_TYPES[stream.codec]
                 head = struct.pack(">BBHII", 0x80, mark | kind, sequence, timestamp, ssrc)
                 if luck.random() >= camera.loss:
-                    self._send(0, head + payload)
+                    self._send(0, 0, head + payload)
                 sequence = (sequence + 1) % 2**16
                 packets, octets = packets + 1, octets + len(payload)
             camera.sent.append((numbers[place], captured))
             await self._writer.drain()
         self._writer.close()
 
-    def _send(self, channel: int, packet: bytes) -> None:
+    async def _sound(self, camera: SyntheticCamera, tone: Tone) -> None:
+        """Send what is heard, each packet when its last sample was. Time stamps count samples."""
+        ssrc, sequence = secrets.randbits(32), secrets.randbits(16)
+        offset = secrets.randbits(31)
+        luck = random.Random(ssrc)  # noqa: S311 - no secret
+        packets = octets = 0
+        report_at = 0.0
+        at = int((time.time() - self._server.heard_at(0, tone.rate_hz)) * tone.rate_hz / tone.samples)
+        while not camera.away:
+            captured = self._server.heard_at(at * tone.samples, tone.rate_hz)
+            due = self._server.heard_at((at + 1) * tone.samples, tone.rate_hz)
+            await asyncio.sleep(max(0.0, due - time.time()))
+            unit = tone.units[at % len(tone.units)]
+            jump = int(camera.jump_seconds * tone.rate_hz)
+            timestamp = (offset + jump + at * tone.samples) % 2**32
+            at += 1
+            if camera.silent:
+                continue
+            if camera.reports and due >= report_at:
+                wall = captured + camera.clock_offset_seconds + NTP_EPOCH
+                self._send(1, 1, sender_report(ssrc, wall, timestamp, packets, octets))
+                report_at = due + _REPORT_SECONDS
+            head = struct.pack(">BBHII", 0x80, 0x80 | PAYLOAD_TYPES[tone.codec], sequence, timestamp, ssrc)
+            if luck.random() >= camera.loss:
+                self._send(1, 0, head + sound_payload(tone, unit))
+            sequence = (sequence + 1) % 2**16
+            packets, octets = packets + 1, octets + len(unit)
+            camera.heard += 1
+            await self._writer.drain()
+
+    def _send(self, track: int, channel: int, packet: bytes) -> None:
         if self._datagrams:
-            transport, address = self._datagrams[channel]
+            transport, address = self._datagrams[track][channel]
             transport.sendto(packet, address)
         else:
-            self._writer.write(struct.pack(">cBH", b"$", self._channel + channel, len(packet)) + packet)
+            head = struct.pack(">cBH", b"$", self._channels[track] + channel, len(packet))
+            self._writer.write(head + packet)
 
 
 def _md5(text: str) -> str:

@@ -1,0 +1,145 @@
+"""Sound beside the picture: on its time line, and cut where it is cut. Pure but for ``aac``.
+
+Both tracks of a camera count from zeros of their own. What relates them is the camera's wall clock, by the
+sender reports of each (RFC 3550, 6.4.1), or the host's while a report is missing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from fractions import Fraction
+
+from videostore.ports import Packet, SoundInfo, StreamInfo
+from videostore.recorder.aac import UNIT_SAMPLES, Converter
+from videostore.recorder.cutter import Cutter, Group, Unit
+
+CLOSE = timedelta(milliseconds=20)
+"""Sound that is so far off goes on where it ended: reports are not exact, and no ear hears it."""
+JITTER = timedelta(milliseconds=200)
+"""Arrival tells no more than this."""
+BELIEVED = timedelta(seconds=2)
+"""Clocks of one camera that put its sound so far from where it arrives are not its clocks."""
+LATEST = timedelta(seconds=1)
+"""A group waits so long, in the time of its picture, for its sound. What comes later is left out."""
+
+
+class Track:
+    """The sound of one connection, as access units of AAC on the time line of its picture."""
+
+    def __init__(self, sound: SoundInfo, picture_time_base: Fraction) -> None:
+        self._source, self._picture_time_base = sound, picture_time_base
+        self._converter = None if sound.codec == "aac" else Converter(sound)
+        self._rate = sound.sample_rate_hz
+        self._offset: Fraction | None = None  # of the picture's time line against the sound's own, in samples
+        self._end: int | None = None
+        self._units: deque[Unit] = deque()
+        self.info = (
+            self._converter.info if self._converter else replace(sound, time_base=Fraction(1, self._rate))
+        )
+
+    def add(self, packet: Packet, picture: Packet) -> None:
+        """Take a packet. ``picture`` is the last one that came."""
+        at = self._place(packet, picture)
+        close = round(CLOSE / timedelta(seconds=1) * self._rate)
+        breaks = self._end is None or at - self._end > close
+        if not breaks:
+            assert self._end is not None
+            if self._end - at > close:
+                return  # it would sound while the one before does
+            at = self._end
+        if self._converter is None:
+            self._units.append(Unit(packet.data, at))
+            self._end = at + UNIT_SAMPLES
+        else:
+            self._units += self._converter.add(packet.data, at, breaks=breaks)
+            self._end = at + self._converter.samples(packet.data)
+
+    def reaches(self, ticks: int) -> bool:
+        """Say whether all that is heard before ``ticks`` of the picture is here."""
+        return bool(self._units) and self._units[-1].at >= self._samples(ticks)
+
+    def take(self, start: int, end: int) -> list[Unit]:
+        """Return the units that begin in ``[start, end)``, ticks of the picture, as samples from ``start``;
+        those before are left out."""
+        first, last, found = self._samples(start), self._samples(end), []
+        while self._units and self._units[0].at < last:
+            unit = self._units.popleft()
+            if unit.at >= first:
+                found.append(replace(unit, at=unit.at - first))
+        return found
+
+    def _samples(self, ticks: int) -> int:
+        return int(ticks * self._picture_time_base * self._rate)
+
+    def _place(self, packet: Packet, picture: Packet) -> int:
+        own = packet.pts * self._source.time_base * self._rate
+        shown = picture.pts * self._picture_time_base * self._rate
+        arrived = _apart(packet.received_at - picture.received_at, self._rate)
+        if packet.claimed_at and picture.claimed_at:
+            claimed = _apart(packet.claimed_at - picture.claimed_at, self._rate)
+            if abs(claimed - arrived) < _apart(BELIEVED, self._rate):
+                self._offset = shown + claimed - own
+                return round(own + self._offset)
+        if self._offset is None or abs(shown + arrived - own - self._offset) > _apart(JITTER, self._rate):
+            self._offset = shown + arrived - own
+        return round(own + self._offset)
+
+
+def _apart(duration: timedelta, rate: int) -> Fraction:
+    return Fraction(duration // timedelta(microseconds=1) * rate, 1_000_000)
+
+
+class Duet:
+    """Cuts picture and sound: a Cutter whose groups wait for their sound. Without sound none waits."""
+
+    def __init__(self, info: StreamInfo) -> None:
+        self._cutter = Cutter(info.time_base)
+        self._patience = int(LATEST / timedelta(seconds=1) / info.time_base)
+        self._track = Track(info.sound, info.time_base) if info.sound else None
+        self._picture: Packet | None = None
+        self._waiting: list[Group] = []
+        self.info = replace(info, sound=self._track.info) if self._track else info
+        """What the groups hold: the sound is AAC."""
+
+    def add(self, packet: Packet) -> Sequence[Group]:
+        """Take a packet; return the groups that are complete. Raises CameraStreamInvalid if time jumps."""
+        if packet.sound:
+            if self._track and self._picture:
+                self._track.add(packet, self._picture)
+            return self._complete()
+        self._picture = packet
+        group = self._cutter.add(packet)
+        if group is not None:
+            self._waiting.append(group)
+        return self._complete()
+
+    def flush(self) -> Sequence[Group]:
+        """Return what is left when the stream ends."""
+        left, self._waiting = [*self._waiting], []
+        rest = self._cutter.flush()
+        return self._with_sound([*left, rest] if rest else left)
+
+    def _complete(self) -> Sequence[Group]:
+        if not self._waiting:
+            return ()
+        ready = 0
+        for group in self._waiting:
+            end = group.packets[0].pts + group.duration
+            late = self._picture is not None and self._picture.pts - end > self._patience
+            if self._track is not None and not late and not self._track.reaches(end):
+                break
+            ready += 1
+        complete, self._waiting = self._waiting[:ready], self._waiting[ready:]
+        return self._with_sound(complete)
+
+    def _with_sound(self, groups: Iterable[Group]) -> Sequence[Group]:
+        if self._track is None:
+            return list(groups)
+        found = []
+        for group in groups:
+            start = group.packets[0].pts
+            found.append(replace(group, sound=self._track.take(start, start + group.duration)))
+        return found

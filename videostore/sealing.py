@@ -6,7 +6,18 @@ format: age-encryption.org/v1.
 
 from __future__ import annotations
 
-from pyrage import DecryptError, RecipientError, decrypt, encrypt, x25519
+from typing import IO
+
+from pyrage import (
+    DecryptError,
+    IdentityError,
+    RecipientError,
+    decrypt,
+    decrypt_io,
+    encrypt,
+    encrypt_io,
+    x25519,
+)
 
 from videostore.domain.errors import KeyUnavailable, SealBroken
 
@@ -37,3 +48,20 @@ def open_sealed(sealed: bytes, *, identity: str) -> bytes:
             f"the seal does not open: {error}",
             hint="The stored bytes were altered or belong to another hour; run `videostore check`.",
         ) from error
+
+
+def seal_stream(source: IO[bytes], sealed: IO[bytes], *, recipient: str) -> None:
+    """Encrypt ``source`` to ``recipient`` as it comes. Raises KeyUnavailable if that is no age recipient."""
+    try:
+        encrypt_io(source, sealed, [x25519.Recipient.from_str(recipient)])
+    except RecipientError as error:
+        raise KeyUnavailable(f"{recipient!r} is not an age recipient", hint="It begins with age1.") from error
+
+
+def open_stream(sealed: IO[bytes], opened: IO[bytes], *, identity: str) -> None:
+    """Decrypt ``sealed`` as it comes. Raises SealBroken if it was cut, altered or is for another key: what
+    came out until then is not to be believed."""
+    try:
+        decrypt_io(sealed, opened, [x25519.Identity.from_str(identity)])
+    except (DecryptError, IdentityError) as error:
+        raise SealBroken(f"the seal does not open: {error}") from error

@@ -26,11 +26,14 @@ from videostore.app.commands import (
 )
 from videostore.app.parts import Parts, host_time, staff, sweep, verify_ledger
 from videostore.app.people import current_code, enrolment, identity, staff_rows, verify_approval
+from videostore.app.recovery import back_up, backup_key, reconcile, restore
 from videostore.app.roles import run
 from videostore.app.storage import provision_store, qualify_store, store_drift
 
 __all__ = [
     "Parts",
+    "back_up",
+    "backup_key",
     "camera_streams",
     "check",
     "check_camera",
@@ -48,7 +51,9 @@ __all__ = [
     "provision_store",
     "qualify_store",
     "rebuild_catalogue",
+    "reconcile",
     "record",
+    "restore",
     "rotate_master_key",
     "run",
     "staff",

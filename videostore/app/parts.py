@@ -16,8 +16,8 @@ from videostore.config.follow import Followed
 from videostore.config.settings import DirectoryStoreSettings, S3StoreSettings, StoreRole
 from videostore.config.site import Site
 from videostore.domain import chain
-from videostore.domain.errors import ConfigInvalid, SignatureInvalid
-from videostore.domain.ledger import Event
+from videostore.domain.errors import ConfigInvalid, LedgerUnavailable, SignatureInvalid
+from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import KeyId
 from videostore.gate.staff import FileStaffDirectory
@@ -294,7 +294,25 @@ def recorder_key(root: Path) -> Path:
 
 
 def _ledger(site: Site, clock: Clock) -> FileLedger:
-    return FileLedger(site.root / "ledger", key=SigningKey.load(ledger_key(site.root)), clock=clock)
+    return GuardedLedger(site.root / "ledger", key=SigningKey.load(ledger_key(site.root)), clock=clock)
+
+
+class GuardedLedger(FileLedger):
+    """Takes no record while the site is restored and not reconciled: whoever has records that it lost would
+    find a fork. So nothing is shown to anybody either (invariant 7), while recording and deletion go on."""
+
+    def append(self, event: Event, *, actor: str, body: Mapping[str, Json]) -> Record:
+        if event is not Event.SITE_RECONCILED and restored_mark(self._directory.parent).exists():
+            raise LedgerUnavailable(
+                "this site was restored from a backup and is not reconciled yet",
+                hint="Run `videostore backup reconcile` (docs/guide/recovery.md).",
+            )
+        return super().append(event, actor=actor, body=body)
+
+
+def restored_mark(root: Path) -> Path:
+    """Return what says that a site was restored: from which backup. It goes when the site is reconciled."""
+    return root / "restored.json"
 
 
 def staff(site: Site) -> FileStaffDirectory:

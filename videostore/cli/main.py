@@ -12,6 +12,7 @@ import typer
 from videostore import __version__
 from videostore.cli import (
     access,
+    backup,
     camera,
     catalogue,
     coverage,
@@ -73,6 +74,7 @@ for name, group in (
     ("presence", presence.app),
     ("catalogue", catalogue.app),
     ("store", store.app),
+    ("backup", backup.app),
 ):
     app.add_typer(group, name=name)
 

@@ -9,7 +9,8 @@
     │   ├── SiteTooNew                  12
     │   ├── SiteBusy                    13
     │   ├── ConfigInvalid               14          a file of the site cannot be read or breaks its schema
-    │   └── KeepTooLong                 15          a policy asks for more than paragraph 27 allows
+    │   ├── KeepTooLong                 15          a policy asks for more than paragraph 27 allows
+    │   └── BackupInvalid               16          not a backup, cut, altered, or sealed to another key
     ├── CameraError
     │   ├── CameraUnknown               20   404
     │   ├── CameraExists                21
@@ -96,6 +97,10 @@ class ConfigInvalid(SiteError):
 
 class KeepTooLong(SiteError):
     exit_code = 15
+
+
+class BackupInvalid(SiteError):
+    exit_code = 16
 
 
 class CameraError(VideostoreError):

@@ -32,6 +32,8 @@ class Event(StrEnum):
     """Every kind of record. Stable: names are never reused for something else."""
 
     SITE_CREATED = "site.created"
+    SITE_BACKED_UP = "site.backed-up"
+    SITE_RECONCILED = "site.reconciled"
     POLICY_LOADED = "policy.loaded"
     CAMERA_ADDED = "camera.added"
     CAMERA_CHANGED = "camera.changed"

@@ -1,0 +1,164 @@
+"""Disasters: catalogue lost, host lost, store away for a day; and what is never in a backup."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from tests.premises import DAY, HOUR, LOBBY, Premises
+from tests.system.commands import facts, said, videostore
+from videostore import app as composition
+from videostore.backup.archive import pack
+from videostore.config.site import Site
+from videostore.domain.camera import Camera
+from videostore.domain.errors import BackupInvalid, DiskNotWritable, KeyringError, StoreUnavailable
+from videostore.domain.ledger import Event
+from videostore.domain.retention import Kind
+from videostore.domain.segment import Gap, GapReason, KeyId, Span
+from videostore.recorder.spool import facts_of
+from videostore.recorder.upload import Uploader
+from videostore.sealing import new_identity, seal
+
+EVER = Span(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+TEN_SECONDS = timedelta(seconds=10)
+
+
+def record(parts, camera, *, number, movie=b"a movie"):
+    """Store a segment of now, as a recorder would."""
+    start = datetime.now(UTC) + number * TEN_SECONDS
+    key_id = KeyId.covering(start, HOUR)
+    sealed = seal(movie, recipient=parts.published(Kind.VIDEO).recipient(key_id))
+    span = Span(start, start + TEN_SECONDS)
+    segment = facts_of(sealed, camera_id=camera, span=span, sequence=number, key_id=key_id)
+    parts.store.put(segment.object_key, sealed, sha256=segment.sha256)
+    parts.catalogue.add(segment)
+    return segment
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A site whose store is on another disk, with footage and a gap."""
+    root, camera = tmp_path / "site", uuid4()
+    settings = f"version: 1\nsite: test\nstore: {{kind: directory, path: {tmp_path / 'disk'}}}\n"
+    composition.create(root, name="test", overrides={"videostore.yaml": settings})
+    (root / "secrets" / "lobby").write_text("officer:open sesame")
+    (root / "secrets" / "lobby").chmod(0o600)
+    Site.load(root).cameras.add(Camera(camera, "lobby", "rtsp://127.0.0.1:1/lobby"))
+    with composition.Parts(Site.load(root)) as parts:
+        segments = [record(parts, camera, number=number) for number in range(3)]
+        gap = Gap(
+            Span(segments[0].span.start - HOUR, segments[0].span.start), camera, GapReason.RECORDER_DOWN
+        )
+        parts.catalogue.add_gap(gap)
+    return root
+
+
+def footage(root):
+    with composition.Parts(Site.load(root)) as parts:
+        ids = [camera.id for camera in parts.site.cameras.all()]
+        return parts.catalogue.segments(ids, EVER), parts.catalogue.gaps(ids, EVER)
+
+
+def test_a_lost_catalogue_is_made_again_from_the_store(site):
+    segments, _ = footage(site)
+    for path in site.glob("catalogue.db*"):
+        path.unlink()
+    assert footage(site) == ([], [])
+    assert facts("catalogue", "rebuild", site=site)["added"] == 3
+    assert footage(site)[0] == segments
+
+
+def test_a_lost_host_comes_back_shows_nothing_until_reconciled_and_opens_nothing_of_before(site, tmp_path):
+    said("backup", "key", tmp_path / "kept.key")
+    recipient = (tmp_path / "kept.key").read_text().splitlines()[0].removeprefix("# public key: ")
+    made = facts("backup", "create", tmp_path / "site.backup", "--recipient", recipient, site=site)
+    before, gaps = footage(site)
+    said("camera", "rename", "lobby", "door", site=site)
+    checkpoint = tmp_path / "checkpoint.json"
+    checkpoint.write_text(said("ledger", "checkpoint", "--json", site=site))
+    shutil.rmtree(site)
+
+    said("backup", "restore", tmp_path / "site.backup", site, "--identity", tmp_path / "kept.key")
+    assert (site / "secrets" / "lobby").read_text() == "officer:open sesame"
+    refused = videostore("camera", "rename", "lobby", "door", site=site)
+    assert (refused.returncode, "backup reconcile" in refused.stderr) == (55, True)
+    done = facts("backup", "reconcile", "--checkpoint", checkpoint, site=site)
+    assert (done["records"], done["records_lost"]) == (made["records"], 1)
+    assert (done["segments_found"], done["gaps"]) == (3, 1)
+    assert footage(site) == (before, gaps)
+
+    with composition.Parts(Site.load(site)) as parts:
+        report = composition.sweep(parts).run()  # makes keys for new footage
+        assert report.errors == []
+        with pytest.raises(KeyringError):
+            parts.keyrings[Kind.VIDEO].open(before[0].key_id, parts.store.get(before[0].object_key))
+        (note,) = [one for one in parts.ledger.records() if one.event is Event.SITE_RECONCILED]
+        assert note.body["records_lost"] == 1
+    assert facts("ledger", "verify", site / "ledger")["records"] > done["records"]
+    assert {row["holds"] for row in json.loads(said("check", "--json", site=site))} == {True}
+
+
+def test_no_key_of_an_hour_is_in_a_backup(site, tmp_path):
+    identity, recipient = new_identity()
+    composition.back_up(Site.load(site), tmp_path / "backup", recipient=recipient)
+    composition.restore(tmp_path / "backup", tmp_path / "new", identity=identity)
+    secrets = {path.read_bytes() for path in (site / "keyring").rglob("*") if path.is_file()}
+    restored = {path for path in (tmp_path / "new").rglob("*") if path.is_file()}
+    assert len(secrets) > 90
+    assert not {path for path in restored if path.read_bytes() in secrets}
+    assert {path.name for path in (tmp_path / "new" / "keyring").rglob("*")} == {"master.key"}  # a new one
+
+
+@pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: data[:-40] + bytes(40), lambda _: b""],
+                         ids=["cut", "altered", "empty"])  # fmt: skip
+def test_a_harmed_backup_makes_no_site(site, tmp_path, harm):
+    identity, recipient = new_identity()
+    file = tmp_path / "backup"
+    composition.back_up(Site.load(site), file, recipient=recipient)
+    file.write_bytes(harm(file.read_bytes()))
+    with pytest.raises(BackupInvalid):
+        composition.restore(file, tmp_path / "new", identity=identity)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_cannot_be_read_leaves_no_backup_that_looks_like_one(site, tmp_path):
+    _, recipient = new_identity()
+    with pytest.raises(DiskNotWritable):
+        pack([("a", site / "cameras.yaml"), ("b", site / "absent")], tmp_path / "backup", recipient=recipient)
+    assert [path.name for path in tmp_path.iterdir() if "backup" in path.name] == []
+
+
+def test_a_day_without_the_store_costs_no_footage_and_no_deadline(tmp_path):
+    premises = Premises(tmp_path)
+    premises.sweep().run()
+    old = premises.record(0)
+    uploader = Uploader(
+        premises.spool, premises.store, premises.catalogue, premises.ledger, now=premises.clock.now
+    )
+    premises.clock.passes(29 * DAY + 12 * HOUR)
+    premises.sweep().run()
+    premises.store.down, recorded = True, []
+    for hour in range(24):
+        start = premises.clock.now()
+        key_id = KeyId.covering(start, HOUR)
+        sealed = seal(b"a movie", recipient=premises.published().recipient(key_id))
+        segment = facts_of(
+            sealed, camera_id=LOBBY, span=Span(start, start + TEN_SECONDS), sequence=hour, key_id=key_id
+        )
+        premises.spool.commit(segment, sealed, groups=[])
+        recorded.append(segment)
+        with pytest.raises(StoreUnavailable):
+            uploader.upload_all()
+        premises.clock.passes(HOUR)
+        premises.sweep().run()
+    with pytest.raises(KeyringError):
+        premises.keyrings[Kind.VIDEO].open(old.key_id, premises.store.bodies[old.object_key][0])
+    premises.store.down = False
+    assert uploader.upload_all() == 24
+    assert premises.sweep().run().errors == []
+    assert premises.catalogue.segments([LOBBY], EVER) == recorded
+    assert [one["segments"] for one in premises.events(Event.CERTIFICATE)] == [1]

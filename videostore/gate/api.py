@@ -24,6 +24,7 @@ from videostore.domain.errors import AccessRefused, FootageDeleted, RequestInval
 from videostore.gate.entrance_routes import entrance_routes
 from videostore.gate.footage_routes import footage_routes, search_routes, ticket_routes
 from videostore.gate.inputs import Body, Cameras, Empty, StaffId, find_all, read_span
+from videostore.gate.page_routes import page_routes
 from videostore.gate.service import Gate
 
 log = telemetry.logger("gate")
@@ -65,6 +66,7 @@ def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], li
     api.include_router(_grants(gate, find_camera))
     api.include_router(footage_routes(gate, find_camera))
     api.include_router(ticket_routes(gate))
+    api.include_router(page_routes())
     return api
 
 

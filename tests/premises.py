@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -15,6 +17,7 @@ from videostore.keyring.master import MasterKeyFile
 from videostore.ledger.files import FileLedger
 from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
 from videostore.recorder.spool import Spool, facts_of
+from videostore.retention.pace import Pace
 from videostore.retention.sweep import Keys, Sweep
 from videostore.sealing import seal
 from videostore.signing import SigningKey
@@ -47,6 +50,17 @@ class Premises:
         self.spool = Spool(root / "spool")
         self.open()
 
+    def copy(self, root):
+        """Return premises in the same state, in ``root``."""
+        shutil.copytree(self.root, root)
+        other = copy.copy(self)
+        other.root = root
+        other.clock, other.store = copy.copy(self.clock), copy.deepcopy(self.store)
+        other.catalogue, other.policies = copy.deepcopy(self.catalogue), dict(self.policies)
+        other.master, other.spool = MasterKeyFile(root / "master.key"), Spool(root / "spool")
+        other.open()
+        return other
+
     def open(self):
         """Build what a process builds when it starts."""
         self.ledger = FileLedger(self.root / "ledger", key=self.key, clock=self.clock)
@@ -75,8 +89,12 @@ class Premises:
         """Return a sweep. ``ports`` replace those of these premises."""
         holdings = {Kind.VIDEO: [self.spool], Kind.ENTRY_EXIT: [PresenceHolding(self.store)]}
         keyrings = ports.pop("keyrings", self.keyrings)
-        video, entry_exit = (Keys(self.policies[kind], keyrings[kind], holdings[kind]) for kind in Kind)
+        video, entry_exit = (
+            Keys(lambda kind=kind: self.policies[kind], keyrings[kind], holdings[kind]) for kind in Kind
+        )
         own = {name: getattr(self, name) for name in ("clock", "store", "catalogue", "ledger")}
+        own["pace"] = Pace(float("inf"))
+        own["bookmark"] = self.root / "retention.json"
         return Sweep(video=video, entry_exit=entry_exit, **{**own, **ports})
 
     def record(

@@ -73,11 +73,16 @@ class SegmentStore(Protocol):
         """Remove every version, delete marker and unfinished upload of each of ``keys``. Idempotent.
 
         Returns those that the store would not remove, each with why, in one line; the others were
-        not held up by them. Only ``size`` then says whether a key is gone.
+        not held up by them. Only ``size`` or ``remains`` then say whether a key is gone.
         """
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield all objects whose key starts with ``prefix``, in byte order of the key."""
+
+    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield everything that is kept under ``prefix``, also what ``objects`` does not show any more: older
+        versions, delete markers and unfinished uploads, each under its key. A key may come several times;
+        those of one directory come in byte order."""
 
     def prefixes(self, prefix: str = "") -> list[str]:
         """Return the distinct key parts up to the next ``/`` after ``prefix``, sorted, each ending in ``/``.

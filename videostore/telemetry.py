@@ -157,6 +157,17 @@ LOST_SEGMENTS = _retention.counter(
     "lost_segments_total", "Catalogue rows whose object was missing before its deadline."
 )
 KEYS_LIVE = _retention.gauge("keys_live", "Hour keys that exist.", "kind")
+OLDEST_KEY = _retention.gauge(
+    "oldest_key_timestamp_seconds",
+    "Unix time at which the oldest hour key that exists begins: nothing older can be read. 0 without keys.",
+    "kind",
+)
+KEY_LATENESS = _retention.histogram(
+    "key_lateness_seconds",
+    "How long after its deadline an hour key was destroyed; 0 is in time.",
+    "kind",
+    buckets=_LATENESS,
+)
 KEYS_DESTROYED = _retention.counter("keys_destroyed_total", "Hour keys destroyed.", "kind")
 KEYS_AHEAD_SECONDS = _retention.gauge("keys_ahead_seconds", "How far ahead hour keys are published.", "kind")
 HOST_CLOCK_SYNCHRONISED = _recorder.gauge(

@@ -104,6 +104,7 @@ def test_what_was_deleted_is_absent_and_deleting_again_is_no_error(store):
     with pytest.raises(ObjectMissing):
         store.get(A)
     assert [found.key for found in store.objects()] == [B]
+    assert [found.key for found in store.remains()] == [B]
 
 
 def test_many_are_deleted_at_once_and_their_neighbours_stay(store):

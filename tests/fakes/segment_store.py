@@ -50,6 +50,9 @@ class MemorySegmentStore:
                 body, stored_at = self.bodies[key]
                 yield StoredObject(key, len(body), stored_at)
 
+    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
+        return self.objects(prefix)
+
     def prefixes(self, prefix: str = "") -> list[str]:
         self._up()
         tails = (key[len(prefix) :] for key in self.bodies if key.startswith(prefix))

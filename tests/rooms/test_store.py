@@ -100,7 +100,9 @@ def test_no_version_marker_or_unfinished_upload_outlives_a_deletion(s3_server):
     client.delete_object(Bucket=bucket, Key=B)
     assert store.size(B) == len(b"sealed")  # behind the marker
     client.create_multipart_upload(Bucket=bucket, Key=A)
+    assert [found.key for found in store.remains()] == [A, A, A, B, B]  # versions, upload, marker
     assert store.delete([A, B]) == {}
+    assert list(store.remains()) == []
     assert (store.size(A), store.size(B)) == (None, None)
     left = client.list_object_versions(Bucket=bucket)
     assert (left.get("Versions"), left.get("DeleteMarkers")) == (None, None)

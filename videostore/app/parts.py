@@ -30,6 +30,7 @@ from videostore.presence.register import PresenceHolding, PresenceReader, Presen
 from videostore.recorder.dropped import Folder, FolderHolding, Pattern
 from videostore.recorder.spool import Spool
 from videostore.retention.clock import GuardedClock
+from videostore.retention.pace import Pace
 from videostore.retention.sweep import Keys, Sweep
 from videostore.signing import SigningKey
 from videostore.store.decorators import Metered, ReadBack, Retrying
@@ -326,9 +327,9 @@ def host_time() -> datetime:
 
 
 def sweep(parts: Parts) -> Sweep:
-    """Return a sweep by the policies as they are now."""
+    """Return what sweeps the site, by the policies as they are at each pass."""
     video, entry_exit = (
-        Keys(parts.policies()[kind], parts.keyrings[kind], parts.holdings[kind])
+        Keys(parts.policy(kind), parts.keyrings[kind], parts.holdings[kind])
         for kind in (Kind.VIDEO, Kind.ENTRY_EXIT)
     )
     return Sweep(
@@ -338,6 +339,8 @@ def sweep(parts: Parts) -> Sweep:
         store=parts.store,
         catalogue=parts.catalogue,
         ledger=parts.ledger,
+        pace=Pace(parts.site.settings.retention.deletes_per_second),
+        bookmark=parts.site.root / "retention.json",
     )
 
 

@@ -169,7 +169,7 @@ _HOUSEKEEPING_SECONDS = 60
 
 def _run_retention(parts: Parts, stop: Stop) -> None:
     interval = parts.site.settings.retention.sweep
-    service = RetentionService(lambda: sweep(parts), clock=parts.clock, interval=interval)
+    service = RetentionService(sweep(parts), clock=parts.clock, interval=interval)
     with _metrics(parts.site, "retention") as metrics, _watched(parts):
         _announce(parts.site, "retention", {"metrics": metrics})
         service.run(stop)

@@ -148,6 +148,11 @@ class RetentionSettings(_Strict):
     sweep: Duration = Field(
         timedelta(seconds=60), description="Longest time between two sweeps; one also runs when a key is due."
     )
+    deletes_per_second: int = Field(
+        1000,
+        ge=1,
+        description="Objects that are deleted in a second at most, so that recording goes on beside.",
+    )
     max_clock_jump: Duration = Field(
         timedelta(minutes=5), description="A jump of the running host's clock beyond this is not believed."
     )

@@ -1,32 +1,42 @@
-"""What retention has already proven, folded from the ledger, so that nothing is certified twice.
+"""What retention has already proven, folded from the ledger, so that nothing is recorded twice.
 
 A pass may die between a deed and its record. The deed leaves a trace (a destroyed key's header, an
-absent row); the next pass compares the traces with the ledger and writes what is missing.
+absent row); the next pass compares the traces with the ledger and writes what is missing. A bookmark
+saves it from reading years of ledger again: up to there every trace has its record. Without the file
+all of the ledger is read, to the same end.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from videostore.domain.ledger import Event, Json
 from videostore.domain.retention import Certificate, Kind
+from videostore.durable import write_file
 from videostore.ports import HourKey, Ledger
-
-ACTOR = "retention"
+from videostore.retention.report import ACTOR, log
 
 
 class Journal:
-    """Appends records of destroyed keys and certificates, each exactly once."""
+    """Appends records of destroyed keys, certificates and losses, each exactly once."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, bookmark: Path | None = None) -> None:
         self._ledger = ledger
-        self._read_to = -1
-        self._destroyed: set[tuple[str, str]] = set()
+        self._bookmark = bookmark
+        self._read_to = self._written = -1
+        self._destroyed: set[str] = set()
+        self._lost: dict[str, int] = {}
         self._certified: set[str] = set()
+        if bookmark is not None:
+            self._open(bookmark)
 
     def record_destroyed(self, kind: Kind, key: HourKey) -> bool:
         """Write that ``key`` was destroyed, unless the ledger says so already. Returns whether it wrote."""
         self._catch_up()
-        name = (kind.value, str(key.key_id))
-        if name in self._destroyed or key.destroyed_at is None:
+        if f"{kind} {key.key_id}" in self._destroyed or key.destroyed_at is None:
             return False
         body: dict[str, Json] = {
             "kind": kind.value,
@@ -46,13 +56,48 @@ class Journal:
         self._ledger.append(Event.CERTIFICATE, actor=ACTOR, body=certificate_body(certificate))
         return True
 
+    def record_loss(self, camera_id: str, key_id: str, segments: int) -> int:
+        """Write how many ``segments`` of a camera and an hour are missing, if more are than on record.
+
+        Returns how many more."""
+        self._catch_up()
+        more = segments - self._lost.get(f"{camera_id} {key_id}", 0)
+        if more > 0:
+            body: dict[str, Json] = {"camera_id": camera_id, "key_id": key_id, "segments": segments}
+            self._ledger.append(Event.LOSS, actor=ACTOR, body=body)
+        return max(0, more)
+
+    def settle(self) -> None:
+        """Note that no row is absent without a certificate: those on record are not asked for again."""
+        self._catch_up()
+        self._certified.clear()
+        if self._bookmark is not None and self._written != self._read_to:
+            content = {"after": self._read_to, "destroyed": sorted(self._destroyed), "lost": self._lost}
+            write_file(self._bookmark, json.dumps(content).encode())
+            self._written = self._read_to
+
+    def _open(self, bookmark: Path) -> None:
+        try:
+            content: Mapping[str, Any] = json.loads(bookmark.read_bytes())
+            after, destroyed, lost = int(content["after"]), set(content["destroyed"]), dict(content["lost"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("journal.bookmark-unreadable", path=str(bookmark), error=str(error))
+            return
+        self._read_to = self._written = after
+        self._destroyed, self._lost = destroyed, lost
+
     def _catch_up(self) -> None:
         for record in self._ledger.records(after=self._read_to):
             self._read_to = record.sequence
             if record.event is Event.KEY_DESTROYED:
-                self._destroyed.add((str(record.body["kind"]), str(record.body["key_id"])))
+                self._destroyed.add(f"{record.body['kind']} {record.body['key_id']}")
             elif record.event is Event.CERTIFICATE:
                 self._certified.add(str(record.body["id"]))
+            elif record.event is Event.LOSS:
+                where = f"{record.body['camera_id']} {record.body['key_id']}"
+                self._lost[where] = int(str(record.body["segments"]))
 
 
 def certificate_body(certificate: Certificate) -> dict[str, Json]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from datetime import datetime, timedelta
+from functools import partial
 from threading import Event
 
 from videostore import telemetry
 from videostore.retention.clock import GuardedClock
-from videostore.retention.sweep import Sweep, SweepReport
-
-log = telemetry.logger("retention")
+from videostore.retention.report import SweepReport, log
+from videostore.retention.sweep import Sweep
 
 _SHORTEST = timedelta(milliseconds=200)
 
@@ -18,9 +18,8 @@ _SHORTEST = timedelta(milliseconds=200)
 class RetentionService:
     """The loop. It ends only when told to: no error of a pass stops the next one."""
 
-    def __init__(self, sweep: Callable[[], Sweep], *, clock: GuardedClock, interval: timedelta) -> None:
-        """``sweep`` builds a Sweep from the policy as it is now, so a tightened policy counts at once."""
-        self._build = sweep
+    def __init__(self, sweep: Sweep, *, clock: GuardedClock, interval: timedelta) -> None:
+        self._sweep = sweep
         self._clock = clock
         self._interval = interval
 
@@ -31,14 +30,16 @@ class RetentionService:
             due: datetime | None = None
             try:
                 self._clock.advance()
-                sweep = self._build()
-                report = sweep.run()
+                report = self._sweep.run(partial(self._has_time, stop, time.monotonic()))
                 _say(report)
-                due = sweep.next_due()
+                due = started if report.interrupted else self._sweep.next_due()
             except Exception as error:  # noqa: BLE001 - retention outlives whatever one pass meets
                 telemetry.SWEEPS.labels(outcome="failed").inc()
                 log.error("sweep.failed", error=f"{type(error).__name__}: {error}")
             stop.wait(self._pause(started, due).total_seconds())
+
+    def _has_time(self, stop: Event, began: float) -> bool:
+        return not stop.is_set() and time.monotonic() - began < self._interval.total_seconds()
 
     def _pause(self, started: datetime, due: datetime | None) -> timedelta:
         now = self._clock.now()

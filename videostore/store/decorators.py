@@ -53,6 +53,9 @@ class Retrying:
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         return self._store.objects(prefix)
 
+    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
+        return self._store.remains(prefix)
+
     def prefixes(self, prefix: str = "") -> list[str]:
         return self._again(lambda: self._store.prefixes(prefix))
 
@@ -101,6 +104,9 @@ class ReadBack:
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         return self._store.objects(prefix)
 
+    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
+        return self._store.remains(prefix)
+
     def prefixes(self, prefix: str = "") -> list[str]:
         return self._store.prefixes(prefix)
 
@@ -134,6 +140,9 @@ class Metered:
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         return self._store.objects(prefix)
+
+    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
+        return self._store.remains(prefix)
 
     def prefixes(self, prefix: str = "") -> list[str]:
         with _measured("prefixes"):

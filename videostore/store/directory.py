@@ -105,6 +105,9 @@ class DirectoryStore:
         head = prefix.rpartition("/")[0]
         yield from self._walk(self._root / head, f"{head}/" if head else "", prefix)
 
+    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
+        return self.objects(prefix)
+
     def prefixes(self, prefix: str = "") -> list[str]:
         self._mounted()
         head, _, tail = prefix.rpartition("/")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from heapq import merge
 from itertools import groupby
 from os.path import commonprefix
 
@@ -82,6 +83,31 @@ class S3Store:
                 entries = sorted(page.get("Contents", []), key=lambda entry: entry["Key"])
                 for entry in entries:
                     yield StoredObject(ObjectKey(entry["Key"]), entry["Size"], entry["LastModified"])
+
+    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Needs the rights to list versions and uploads, besides that to list objects."""
+        with self._where.translated():
+            yield from merge(self._kept(prefix), self._uploads(prefix), key=lambda found: found.key)
+
+    def _kept(self, prefix: str) -> Iterator[StoredObject]:
+        pages = self._client.get_paginator("list_object_versions").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        )
+        for page in pages:
+            found = [
+                *((one["Key"], one["Size"], one["LastModified"]) for one in page.get("Versions", [])),
+                *((one["Key"], 0, one["LastModified"]) for one in page.get("DeleteMarkers", [])),
+            ]
+            for key, size_bytes, stored_at in sorted(found):
+                yield StoredObject(ObjectKey(key), size_bytes, stored_at)
+
+    def _uploads(self, prefix: str) -> Iterator[StoredObject]:
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        )
+        for page in pages:
+            for upload in sorted(page.get("Uploads", []), key=lambda one: one["Key"]):
+                yield StoredObject(ObjectKey(upload["Key"]), 0, upload["Initiated"])
 
     def prefixes(self, prefix: str = "") -> list[str]:
         with self._where.translated():

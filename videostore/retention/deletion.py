@@ -1,0 +1,129 @@
+"""The way out of what is condemned: deleted, absent, certified, forgotten. A camera of an hour at a time.
+
+The earliest deadline goes first, so an overload is made up in that order. Every step leaves a row that the
+next pass finds: condemned until the store confirmed that the object is absent, absent until the ledger has
+the certificate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os.path import commonprefix
+
+from videostore import telemetry
+from videostore.domain.camera import CameraId
+from videostore.domain.errors import StoreError
+from videostore.domain.retention import Certificate, RetentionPolicy, hash_of_segments
+from videostore.domain.segment import KeyId, Segment, Span
+from videostore.ports import Catalogue, Clock, HourKey, SegmentStore
+from videostore.retention.journal import Journal
+from videostore.retention.pace import Pace
+from videostore.retention.report import Pass, log
+
+ABSENCE = "a listing of the store names neither the objects nor a version of them"
+_AT_ONCE = 1000
+_PATIENCE = 3
+"""So many cameras in a row that fail, and the store is taken to be down for this pass."""
+
+
+class Deletion:
+    """Deletes and certifies. What failed in one pass is tried after all else in the next, so that it holds up
+    nobody."""
+
+    def __init__(
+        self, *, store: SegmentStore, catalogue: Catalogue, journal: Journal, clock: Clock, pace: Pace
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._journal = journal
+        self._clock = clock
+        self._pace = pace
+        self._failed: set[tuple[KeyId, CameraId]] = set()
+
+    def run(self, this: Pass, keys: Mapping[KeyId, HourKey]) -> None:
+        """Work off what is condemned while the pass has time. ``keys`` are all that there ever were."""
+        failed, self._failed = self._failed, set()
+        for later in (False, True):
+            in_a_row = 0
+            for key_id in sorted(self._catalogue.unfinished(), key=this.video.deadline):
+                for camera_id in self._catalogue.cameras(key_id):
+                    if ((key_id, camera_id) in failed) is not later:
+                        continue
+                    if in_a_row == _PATIENCE or not this.has_time():
+                        self._failed |= failed if not later else set()
+                        return
+                    if self._finish(key_id, camera_id, keys.get(key_id), this):
+                        in_a_row = 0
+                    else:
+                        self._failed.add((key_id, camera_id))
+                        in_a_row += 1
+
+    def _finish(self, key_id: KeyId, camera_id: CameraId, key: HourKey | None, this: Pass) -> bool:
+        """Take one camera of one hour as far as it goes, and say whether that was to the end."""
+        condemned = self._catalogue.condemned(key_id, camera_id)
+        left = len(condemned)
+        for at in range(0, len(condemned), _AT_ONCE):
+            batch = condemned[at : at + _AT_ONCE]
+            try:
+                gone = self._delete(batch, this)
+            except StoreError as error:
+                this.report.errors.append(f"delete: {batch[0].object_key} and {len(batch) - 1} more: {error}")
+                return False
+            self._catalogue.mark_absent([segment.object_key for segment in gone])
+            self._count(gone, this.video, this)
+            left -= len(gone)
+        if left == 0 and (absent := self._catalogue.absent(key_id, camera_id)):
+            self._certify(absent, key, this)
+        return left == 0
+
+    def _delete(self, batch: Sequence[Segment], this: Pass) -> list[Segment]:
+        """Delete, and return what the store confirms to be absent: it is in no listing of what remains."""
+        self._pace.take(len(batch))
+        keys = [segment.object_key for segment in batch]
+        refused = self._store.delete(keys)
+        common = commonprefix(keys)  # noqa: RUF071 - a prefix of keys ends anywhere
+        there = {found.key for found in self._store.remains(common)}
+        for key in keys:
+            if key in refused or key in there:
+                this.report.errors.append(f"delete: {key} is still there{_why(refused.get(key))}")
+        return [one for one in batch if one.object_key not in there and one.object_key not in refused]
+
+    def _count(self, gone: Sequence[Segment], policy: RetentionPolicy, this: Pass) -> None:
+        now = self._clock.read().latest
+        for segment in gone:
+            deadline = policy.deadline(segment.key_id, camera_id=segment.camera_id)
+            telemetry.DELETION_LATENESS.observe(max(0.0, (now - deadline).total_seconds()))
+        telemetry.SEGMENTS_DELETED.inc(len(gone))
+        this.report.segments_deleted += len(gone)
+        this.report.bytes_deleted += sum(segment.size_bytes for segment in gone)
+
+    def _certify(self, segments: Sequence[Segment], key: HourKey | None, this: Pass) -> None:
+        first = segments[0]
+        certificate = Certificate(
+            camera_id=first.camera_id,
+            key_id=first.key_id,
+            recipient=key.recipient if key else None,
+            key_destroyed_at=key.destroyed_at if key else None,
+            span=Span(first.span.start, max(segment.span.end for segment in segments)),
+            segments=len(segments),
+            size_bytes=sum(segment.size_bytes for segment in segments),
+            segments_sha256=hash_of_segments(segments),
+            confirmed_at=self._clock.now(),
+            absence=ABSENCE,
+            deadline=this.video.deadline(first.key_id, camera_id=first.camera_id),
+        )
+        if self._journal.certify(certificate):
+            this.report.certificates.append(certificate.id)
+            telemetry.CERTIFICATES.inc()
+        self._catalogue.forget([segment.object_key for segment in segments])
+        log.info(
+            "footage.certified",
+            camera_id=str(first.camera_id),
+            key_id=str(first.key_id),
+            segments=len(segments),
+            certificate_id=certificate.id,
+        )
+
+
+def _why(reason: str | None) -> str:
+    return f": {reason}" if reason else ""

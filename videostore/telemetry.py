@@ -188,6 +188,10 @@ GATE_REQUEST_SECONDS = _gate.histogram(
     "gate_request_seconds", "Time the gate took to answer.", "route", "status", buckets=_SECONDS
 )
 
+GATE_CERTIFICATE_ENDS = _gate.gauge(
+    "gate_certificate_end_timestamp_seconds", "Unix time at which the certificate of the gate ends."
+)
+
 LEDGER_RECORDS = _retention.gauge("ledger_records", "Records in the ledger, as retention last saw it.")
 PRESENCE_RECORDS = _every.counter(
     "presence_records_total", "Entry/exit records taken, by outcome.", "outcome"

@@ -115,7 +115,14 @@ def test_the_schema_knows_the_ceilings():
         pytest.param(
             "videostore.yaml", "segment: 10s", "segment: 1s", ConfigInvalid, "2s to 120s", id="short"
         ),
-        pytest.param("videostore.yaml", "127.0.0.1:8470", "0.0.0.0:8470", ConfigInvalid, "tls", id="no TLS"),
+        pytest.param(
+            "videostore.yaml",
+            "127.0.0.1:8470",
+            "0.0.0.0:8470\n  plain_http: true",
+            ConfigInvalid,
+            "plain_http",
+            id="no TLS",
+        ),
         pytest.param(
             "cameras.yaml", "cameras: []", "cameras: [{id: x}]", ConfigInvalid, "cameras", id="camera"
         ),

@@ -60,7 +60,7 @@ class House(Premises):
         self.clock.passes(10 * SECOND)
         self.gate = self.new_gate()
 
-    def new_gate(self):
+    def new_gate(self, **parts):
         return Gate(
             staff=self.staff,
             ledger=self.ledger,
@@ -73,6 +73,7 @@ class House(Premises):
             policy=lambda: self.access,
             retention=lambda: self.policies[Kind.VIDEO],
             notice=lambda: "the notice",
+            **parts,
         )
 
     def credentials(self, name):
@@ -200,7 +201,8 @@ def test_an_export_waits_for_a_second_person_who_is_not_the_first(house, alice):
 # --- nobody else ---
 
 
-FOR_EVERYBODY = {"/healthz", "/v1/login"}
+OIDC = ("login", "callback", "device", "token")
+FOR_EVERYBODY = {"/healthz", "/v1/login", "/", *(f"/v1/oidc/{name}" for name in OIDC)}
 """Routes that need no login. Each has tests of its own."""
 ABOUT_ONESELF = {"/v1/logout", "/v1/whoami", "/v1/notice", "/v1/acknowledgements"}
 """Routes that every login may use: they tell nothing and open nothing."""

@@ -24,14 +24,22 @@ from videostore.app.commands import (
     verify_certificate,
     verify_segments,
 )
-from videostore.app.parts import Parts, host_time, staff, sweep, verify_ledger
-from videostore.app.people import current_code, enrolment, identity, staff_rows, verify_approval
+from videostore.app.parts import Parts, host_time, own_certificate, staff, sweep, verify_ledger
+from videostore.app.people import (
+    authority_here,
+    current_code,
+    enrolment,
+    identity,
+    staff_rows,
+    verify_approval,
+)
 from videostore.app.recovery import back_up, backup_key, reconcile, restore
 from videostore.app.roles import run
 from videostore.app.storage import provision_store, qualify_store, store_drift
 
 __all__ = [
     "Parts",
+    "authority_here",
     "back_up",
     "backup_key",
     "camera_streams",
@@ -47,6 +55,7 @@ __all__ = [
     "enrolment",
     "host_time",
     "identity",
+    "own_certificate",
     "plan",
     "provision_store",
     "qualify_store",

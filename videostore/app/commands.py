@@ -11,7 +11,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from videostore.app.host import clock_synchronised
-from videostore.app.parts import PKCS11, Parts, host_time, ledger_key, master_key, recorder_key, sweep
+from videostore.app.parts import (
+    PKCS11,
+    Parts,
+    host_time,
+    ledger_key,
+    master_key,
+    own_certificate,
+    recorder_key,
+    sweep,
+)
 from videostore.app.roles import ROLES
 from videostore.check import certificate, invariants, segments
 from videostore.config.credentials import resolve_credentials
@@ -62,6 +71,7 @@ def create(directory: Path, *, name: str, overrides: Mapping[str, str] | None = 
         (building / "ledger" / RECORDER_PUBLIC_KEY).write_text(f"{recorder.public}\n")
         if isinstance(site.settings.store, DirectoryStoreSettings):
             DirectoryStore.create(site.path(site.settings.store.path))
+        own_certificate(site).renew(now=host_time())
         with Parts(site, role="retention") as parts:
             parts.ledger.append(Event.SITE_CREATED, actor=OPERATOR, body={"site": site.settings.site})
             parts.catalogue.totals()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from videostore.check import invariants
 from videostore.config.credentials import resolve_credentials, resolve_secret
+from videostore.config.durations import split_address
 from videostore.config.follow import Followed
 from videostore.config.settings import DirectoryStoreSettings, S3StoreSettings, StoreRole
 from videostore.config.site import Site
@@ -20,6 +23,7 @@ from videostore.domain.errors import ConfigInvalid, LedgerUnavailable, Signature
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import KeyId
+from videostore.gate.certificates import OwnCertificate
 from videostore.gate.staff import FileStaffDirectory
 from videostore.keyring.files import FileKeyring, PublishedKeys
 from videostore.keyring.master import MasterKeyFile
@@ -288,6 +292,16 @@ PKCS11 = "pkcs11:"
 
 def ledger_key(root: Path) -> Path:
     return root / "secrets" / "ledger.key"
+
+
+def own_certificate(site: Site) -> OwnCertificate:
+    """Return the certificate that the gate makes itself, for every name that leads to it."""
+    settings = site.settings.gate
+    host, _ = split_address(settings.listen)
+    told = urlsplit(settings.url).hostname
+    here = {socket.gethostname(), socket.getfqdn()} if host in {"0.0.0.0", "::"} else {host}  # noqa: S104
+    names = {"localhost", "127.0.0.1", "::1", *here, *([told] if told else [])}
+    return OwnCertificate(site.settings.site, frozenset(names), site.root)
 
 
 def recorder_key(root: Path) -> Path:

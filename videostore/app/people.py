@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videostore.app.parts import Parts, host_time, staff, verify_ledger
-from videostore.config.site import Site
+from videostore.config.site import Site, find_root
 from videostore.domain.access import Dossier, Reason, Staff, approved_until, judge_approval, right_to_see
 from videostore.domain.errors import ConfigInvalid, LedgerBroken, SignatureInvalid
 from videostore.domain.identity import Identity
@@ -19,7 +19,7 @@ from videostore.gate.papers import read_approval
 from videostore.gate.staff import current_code, enrolment
 from videostore.ledger.files import RECORDS, read_lines
 
-__all__ = ["current_code", "enrolment", "identity", "staff_rows", "verify_approval"]
+__all__ = ["authority_here", "current_code", "enrolment", "identity", "staff_rows", "verify_approval"]
 
 
 def identity(site: Site, subject: str) -> Identity | None:
@@ -33,6 +33,14 @@ def identity(site: Site, subject: str) -> Identity | None:
             hint="Name one in videostore.yaml: gate.oidc.issuer.",
         )
     return Identity(settings.issuer, subject)
+
+
+def authority_here(named: Path | None) -> str:
+    """Return the file of the authority that a client trusts: the one that is named, else that of the site
+    whose directory this is, else none."""
+    here = find_root(None) / "tls" / "ca.pem"
+    found = named or (here if here.is_file() else None)
+    return str(found.absolute()) if found else ""
 
 
 def staff_rows(site: Site) -> list[dict[str, Any]]:

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from threading import Event as Stop
 from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 from videostore import telemetry
 from videostore.app.host import clock_synchronised, keep_memory_whole, notify, return_free_memory, watchdog
-from videostore.app.parts import Parts, host_time, sweep
-from videostore.config.credentials import resolve_credentials
+from videostore.app.parts import Parts, host_time, own_certificate, sweep
+from videostore.config.credentials import resolve_credentials, resolve_secret
 from videostore.config.durations import split_address
 from videostore.config.follow import Followed
 from videostore.config.site import Site
@@ -29,6 +30,7 @@ from videostore.recorder.dropped import Folder
 from videostore.retention.service import RetentionService
 
 if TYPE_CHECKING:
+    from videostore.gate.oidc import Provider
     from videostore.recorder.folder import DropFolder
     from videostore.recorder.session import Recording
 
@@ -212,18 +214,72 @@ def _run_gate(parts: Parts, stop: Stop) -> None:
         policy=site.access,  # read anew each time: it fails closed
         retention=parts.policy(Kind.VIDEO),
         notice=site.notice,
+        provider=_provider(parts),
     )
     host, port = split_address(settings.listen)
+    certificate, key = _tls(site)
     with _metrics(site, "gate") as metrics:
         serve(
             create_api(gate, find_camera=site.cameras.find, all_cameras=site.cameras.all),
             host=host,
             port=port,
-            certificate=site.path(settings.tls_certificate) if settings.tls_certificate else None,
-            key=site.path(settings.tls_key) if settings.tls_key else None,
+            certificate=certificate,
+            key=key,
             started=lambda url: _announce(site, "gate", {"metrics": metrics, "gate": url}),
             stop=stop,
+            beat=_every(3600, lambda: _tls(site)),
         )
+
+
+def _every(seconds: float, action: Callable[[], object]) -> Callable[[], None]:
+    """Return what does ``action`` when it is called after so long."""
+    done = time.monotonic()
+
+    def beat() -> None:
+        nonlocal done
+        if time.monotonic() - done >= seconds:
+            done = time.monotonic()
+            action()
+
+    return beat
+
+
+def _tls(site: Site) -> tuple[Path | None, Path | None]:
+    """Return the gate's certificate and key, its own made or renewed if need be."""
+    from videostore.gate.certificates import ends_at
+
+    settings = site.settings.gate
+    if settings.plain_http:
+        return None, None
+    if settings.tls_certificate:
+        certificate, key = site.path(settings.tls_certificate), site.path(settings.tls_key)
+    else:
+        own = own_certificate(site)
+        own.renew(now=host_time())
+        certificate, key = own.certificate, own.key
+    telemetry.GATE_CERTIFICATE_ENDS.set(ends_at(certificate).timestamp())
+    return certificate, key
+
+
+def _provider(parts: Parts) -> Provider | None:
+    """Return the provider of OpenID Connect that the settings name."""
+    from videostore.gate import oidc
+
+    gate = parts.site.settings.gate
+    if gate.oidc is None:
+        return None
+    reference = gate.oidc.client_secret
+    secret = resolve_secret(reference, root=parts.site.root) if reference else ""
+    settings = oidc.Settings(
+        issuer=gate.oidc.issuer,
+        client_id=gate.oidc.client_id,
+        client_secret=secret,
+        scope=gate.oidc.scope,
+        max_clock_skew=gate.oidc.max_clock_skew,
+        redirect_uri=f"{gate.url.rstrip('/')}/v1/oidc/callback",
+        ca_file=str(parts.site.path(gate.oidc.ca_file)) if gate.oidc.ca_file else "",
+    )
+    return oidc.Provider(settings, now=parts.clock.now)
 
 
 def _run_all(site: Site, stop: Stop) -> None:

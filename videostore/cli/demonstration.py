@@ -377,11 +377,12 @@ class Demonstration:
     @contextmanager
     def _logged_in(self, name: str) -> Iterator[GateClient]:
         gate = self._site.running()["gate"]["gate"]
-        with GateClient(gate) as client:
+        authority = composition.own_certificate(self._site).authority
+        with GateClient(gate, ca_file=str(authority)) as client:
             code = composition.current_code(self._secrets[name], now=composition.host_time())
             body = {"staff_id": name, "password": _PASSWORD, "code": code}
             token = client.post("/v1/login", body)["token"]
-        with GateClient.of(Session(gate, name, token)) as client:
+        with GateClient.of(Session(gate, name, token, str(authority))) as client:
             yield client
 
     def _until(self, what: Callable[[], bool], seconds: float, problem: str) -> None:

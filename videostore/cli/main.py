@@ -22,6 +22,7 @@ from videostore.cli import (
     incident,
     keyring,
     ledger,
+    login,
     policy,
     presence,
     retention,
@@ -60,7 +61,7 @@ def _root(
     pass
 
 
-for module in (site, coverage, demo, access, footage, export):
+for module in (site, coverage, demo, login, access, footage, export):
     module.register(app)
 for name, group in (
     ("camera", camera.app),

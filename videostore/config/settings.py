@@ -190,21 +190,24 @@ class GateSettings(_Strict):
 
     listen: Address = Field("127.0.0.1:8470", description="HOST:PORT; port 0 takes a free one.")
     tls_certificate: str = Field(
-        "", description="PEM file. Needed when the gate listens beyond this machine."
+        "", description="PEM file; empty: the gate makes its own, which clients trust by tls/ca.pem."
     )
     tls_key: str = Field("", description="PEM file of its private key, mode 0600.")
+    plain_http: bool = Field(False, description="No TLS, behind a proxy on this machine that speaks it.")
     idle: Duration = Field(timedelta(minutes=15), description="A login ends after this long without use.")
     session: Duration = Field(timedelta(hours=4), description="A login ends after this long in any case.")
     url: str = Field("", description="Where people reach the gate, if not where it listens: https://…")
     oidc: OidcSettings | None = Field(None, description="Empty: staff log in with password and code.")
 
     @model_validator(mode="after")
-    def _no_plain_http_beyond_this_machine(self) -> GateSettings:
+    def _bounds(self) -> GateSettings:
         host, _ = split_address(self.listen)
+        if self.oidc is not None and not self.url:
+            raise ValueError("oidc needs url: the provider sends browsers back to it")
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise ValueError("tls_certificate and tls_key belong together")
-        if host not in {"localhost", "::1"} and not host.startswith("127.") and not self.tls_certificate:
-            raise ValueError(f"listening on {host} needs tls_certificate and tls_key")
+        if self.plain_http and host not in {"localhost", "::1"} and not host.startswith("127."):
+            raise ValueError("plain_http is for this machine only")
         return self
 
 

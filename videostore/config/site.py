@@ -10,6 +10,7 @@
     spool/ store/              sealed bytes
     catalogue.db               facts of segments
     ledger/ staff/             proof and people
+    tls/                       the gate's certificate and its authority, which clients trust
     run/                       what the running roles say of themselves
 """
 

@@ -46,7 +46,8 @@
     │   ├── StaffUnknown                63
     │   ├── SignatureInvalid            64   400
     │   ├── GateUnavailable             65
-    │   └── TooManyRequests             66   429    wait, then try again
+    │   ├── TooManyRequests             66   429    wait, then try again
+    │   └── ProviderUnavailable         67   503    the provider of OpenID Connect cannot be asked
     └── PromiseBroken                   70          `videostore check` found an invariant that does not hold
 
 Exit code 1 is an error we did not foresee, 2 a command line that makes no sense.
@@ -280,6 +281,11 @@ class GateUnavailable(AccessError):
 class TooManyRequests(AccessError):
     exit_code = 66
     http_status = 429
+
+
+class ProviderUnavailable(AccessError):
+    exit_code = 67
+    http_status = 503
 
 
 class PromiseBroken(VideostoreError):

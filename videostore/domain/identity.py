@@ -33,6 +33,7 @@ class Fault(StrEnum):
     CODE_USED = "code-used-before"
     LOCKED = "account-locked"
     SUBJECT_UNKNOWN = "subject-unknown"
+    PROVIDER_REFUSED = "provider-refused"
     TOKEN_MALFORMED = "token-malformed"  # noqa: S105 - a code
     TOKEN_UNSIGNED = "token-signature-invalid"  # noqa: S105 - a code
     ISSUER_WRONG = "token-of-another-issuer"

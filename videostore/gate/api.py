@@ -24,6 +24,7 @@ from videostore.domain.errors import AccessRefused, FootageDeleted, RequestInval
 from videostore.gate.entrance_routes import entrance_routes
 from videostore.gate.footage_routes import footage_routes, search_routes, ticket_routes
 from videostore.gate.inputs import Body, Cameras, Empty, StaffId, find_all, read_span
+from videostore.gate.oidc_routes import oidc_routes
 from videostore.gate.page_routes import page_routes
 from videostore.gate.service import Gate
 
@@ -61,6 +62,7 @@ def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], li
         return {"ok": True}
 
     api.include_router(entrance_routes(gate))
+    api.include_router(oidc_routes(gate))
     api.include_router(_cases(gate))
     api.include_router(search_routes(gate, find_camera, all_cameras))
     api.include_router(_grants(gate, find_camera))

@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 
 from videostore import telemetry
 from videostore.domain.access import approved_until, right_to_see
-from videostore.domain.errors import NotLoggedIn, SignatureInvalid
+from videostore.domain.errors import NotLoggedIn, RequestInvalid, SignatureInvalid
 from videostore.domain.identity import Fault, History, Identity, judge_proof
 from videostore.domain.ledger import Event, Json
 from videostore.gate.logins import Login, Logins
+from videostore.gate.oidc import Provider
 from videostore.gate.rates import Rate
 from videostore.gate.rules import Rules
 from videostore.ports import Ledger, StaffDirectory
@@ -36,12 +37,14 @@ class Entrance:
         ledger: Ledger,
         logins: Logins,
         notice: Callable[[], str],
+        provider: Provider | None = None,
     ) -> None:
         self._rules = rules
         self._staff = staff
         self._ledger = ledger
         self._logins = logins
         self._notice = notice
+        self._provider = provider
         self._deciding = Lock()  # one at a time, so that a code serves once
         # Of one name from one address: nobody can lock an officer out by guessing elsewhere.
         self._guesses = Rate(10, _MINUTE)
@@ -62,6 +65,45 @@ class Entrance:
                 self._refuse(staff_id if proof else "unknown", fault or Fault.STAFF_UNKNOWN, **facts)
             return self._begin(staff_id, now=now, by="password", step=proof.step)
 
+    # --- by OpenID Connect ---
+
+    @property
+    def has_provider(self) -> bool:
+        return self._provider is not None
+
+    def begin_browser(self, *, address: str) -> tuple[str, str]:
+        """Return where the browser goes, and what it brings back.
+
+        This and the next may raise RequestInvalid and ProviderUnavailable.
+        """
+        return self._need_provider(address).begin()
+
+    def finish_browser(self, *, state: str, code: str, binding: str) -> tuple[str, Login]:
+        """Return a token for who came back from the provider. Raises NotLoggedIn."""
+        found = self._need_provider().finish(state=state, code=code, binding=binding)
+        return self._enter(found)
+
+    def begin_device(self, *, address: str) -> dict[str, Any]:
+        """Return what a person at a terminal is shown."""
+        return self._need_provider(address).begin_device()
+
+    def poll_device(self, handle: str) -> tuple[str, Login] | None:
+        """Return a token once the person has agreed, None until then."""
+        found = self._need_provider().poll_device(handle)
+        return None if found is None else self._enter(found)
+
+    def _need_provider(self, address: str | None = None) -> Provider:
+        if self._provider is None:
+            raise RequestInvalid("this site logs in with password and code", hint="videostore login STAFF_ID")
+        if address is not None:
+            self._attempts.spend(address, now=self._rules.now())
+        return self._provider
+
+    def _enter(self, found: Identity | Fault) -> tuple[str, Login]:
+        if isinstance(found, Fault):
+            self._refuse("unknown", found)
+        return self.enter(found)
+
     def enter(self, identity: Identity) -> tuple[str, Login]:
         """Return a token for who the provider of OpenID Connect says it is. Raises NotLoggedIn."""
         staff_id = self._staff.holder(identity.issuer, identity.subject)
@@ -72,9 +114,7 @@ class Entrance:
             self._refuse(staff_id, Fault.SUSPENDED)
         return self._begin(staff_id, now=self._rules.now(), by="oidc", step=None)
 
-    def refuse_identity(self, fault: Fault) -> NoReturn:
-        """Record and raise a refusal of what came from the provider."""
-        self._refuse("unknown", fault)
+    # --- staying ---
 
     def logout(self, token: str) -> None:
         self._logins.end(token)

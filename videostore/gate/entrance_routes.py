@@ -32,8 +32,12 @@ def entrance_routes(gate: Gate) -> APIRouter:
 
     @router.post("/login")
     def login(body: LoginBody, request: Request) -> dict[str, Any]:
-        address = request.client.host if request.client else ""
-        return show_login(*gate.entrance.login(body.staff_id, body.password, body.code, address=address))
+        credentials = (body.staff_id, body.password, body.code)
+        return show_login(*gate.entrance.login(*credentials, address=address_of(request)))
+
+    @router.get("/login")
+    def ways() -> dict[str, bool]:
+        return {"password": True, "oidc": gate.entrance.has_provider}
 
     @router.post("/logout")
     def logout(request: Request, _: StaffId, __: Empty) -> dict[str, Any]:
@@ -55,6 +59,11 @@ def entrance_routes(gate: Gate) -> APIRouter:
         return {}
 
     return router
+
+
+def address_of(request: Request) -> str:
+    """Return where a request comes from."""
+    return request.client.host if request.client else ""
 
 
 def show_login(token: str, login: Login) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from videostore.gate.casebook import request_body
 from videostore.gate.entrance import Entrance
 from videostore.gate.footage import Footage, Serving
 from videostore.gate.logins import Logins
+from videostore.gate.oidc import Provider
 from videostore.gate.rules import Rules
 from videostore.gate.search import Search
 from videostore.gate.tickets import Ticket, Tickets
@@ -66,11 +67,14 @@ class Gate:
         policy: Callable[[], AccessPolicy],
         retention: Callable[[], RetentionPolicy],
         notice: Callable[[], str],
+        provider: Provider | None = None,
     ) -> None:
         self._ledger = ledger
         self._presence = presence
         self._rules = Rules(staff=staff, ledger=ledger, clock=clock, policy=policy)
-        self.entrance = Entrance(self._rules, staff=staff, ledger=ledger, logins=logins, notice=notice)
+        self.entrance = Entrance(
+            self._rules, staff=staff, ledger=ledger, logins=logins, notice=notice, provider=provider
+        )
         self.footage = Footage(
             self._rules, ledger=ledger, store=store, catalogue=catalogue, keyring=keyring, retention=retention
         )

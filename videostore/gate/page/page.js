@@ -8,7 +8,7 @@ const FOOTAGE = new Set(["footage", "damaged"]);
 const STRIP = { footage: "footage", damaged: "damaged", deleted: "deleted", expired: "deleted", open: "open", future: "" };
 
 async function call(method, path, body) {
-  const headers = { Authorization: `Bearer ${state.token}` };
+  const headers = state.token ? { Authorization: `Bearer ${state.token}` } : {};
   if (body) headers["Content-Type"] = "application/json";
   let answer;
   try {
@@ -18,7 +18,7 @@ async function call(method, path, body) {
   }
   const facts = await answer.json();
   if (answer.ok) return facts;
-  if (answer.status === 401 && state.token) leave();
+  if (answer.status === 401 && state.staff) leave();
   throw new Error(facts.hint ? `${facts.message}. ${facts.hint}` : facts.message);
 }
 
@@ -48,14 +48,29 @@ function element(name, text = "", classes = "") {
 
 // --- who and why ---
 
+// Who comes back from the site's OpenID provider has a cookie that no script reads; the gate knows it.
+async function arrive() {
+  const ways = await call("GET", "/v1/login");
+  $("provider").hidden = !ways.oidc;
+  if (!ways.oidc) return;
+  const right = await fetch("/v1/whoami");
+  if (right.ok) await welcome((await right.json()).staff_id);
+}
+arrive().catch((error) => complain(error.message));
+
+async function welcome(staff) {
+  state.staff = staff;
+  $("login").hidden = true;
+  $("logout").hidden = false;
+  await askWhy();
+}
+
 on("login", "submit", async () => {
   const form = new FormData($("login"));
   const answer = await call("POST", "/v1/login", Object.fromEntries(form));
   $("login").reset();
-  Object.assign(state, { token: answer.token, staff: answer.staff_id });
-  $("login").hidden = true;
-  $("logout").hidden = false;
-  await askWhy();
+  state.token = answer.token;
+  await welcome(answer.staff_id);
 });
 
 function leave() {

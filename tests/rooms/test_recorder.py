@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
-from threading import Event, Thread
+from threading import Barrier, Event, Thread
 from uuid import uuid4
 
 import av
@@ -39,7 +39,7 @@ from videostore.recorder.cutter import JUMP, REORDER, SLEW, TOLERANCE, Cutter, G
 from videostore.recorder.muxer import Muxer, _times
 from videostore.recorder.session import CameraSession, Recording
 from videostore.recorder.spool import Progress, Spool, facts_of
-from videostore.recorder.upload import Uploader
+from videostore.recorder.upload import Bandwidth, Uploader
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import FRAME_RATE, GOP, HEIGHT, WIDTH, stream
 
@@ -722,6 +722,61 @@ def test_after_an_outage_the_newest_footage_goes_first_and_all_of_it_arrives(spo
         pass
     assert order[:3] == [449, 448, 447]
     assert sorted(order) == list(range(450))
+
+
+def test_so_many_segments_are_on_their_way_at_once_and_no_more(spool, tmp_path):
+    for number in range(12):
+        spool.commit(*sealed_segment(number), groups=[])
+    store, catalogue, together = MemorySegmentStore(), MemoryCatalogue(), Barrier(4, timeout=30)
+    put = store.put
+
+    def put_when_four_do(*args, **kwargs):
+        together.wait()
+        put(*args, **kwargs)
+
+    store.put = put_when_four_do
+    ledger = ledger_in(tmp_path)
+    assert Uploader(spool, store, catalogue, ledger, now=lambda: START, at_once=4).upload_all() == 12
+    assert together.n_waiting == 0
+    assert len(store.bodies) == len(catalogue.rows) == 12
+
+
+def test_a_store_that_goes_down_under_many_uploads_loses_none(spool, tmp_path):
+    for number in range(40):
+        spool.commit(*sealed_segment(number), groups=[])
+    store, catalogue = MemorySegmentStore(), MemoryCatalogue()
+    put, left = store.put, iter(range(10))
+
+    def put_until_down(*args, **kwargs):
+        store.down = store.down or next(left, None) is None
+        put(*args, **kwargs)
+
+    store.put = put_until_down
+    uploader = Uploader(spool, store, catalogue, ledger_in(tmp_path), now=lambda: START, at_once=4)
+    with pytest.raises(StoreUnavailable):
+        uploader.upload_all()
+    assert set(catalogue.rows) <= set(store.bodies)
+    assert len(spool.pending()) + len(catalogue.rows) == 40
+    store.down, store.put = False, put
+    uploader.upload_all()
+    assert len(catalogue.rows) == 40
+
+
+def test_a_segment_that_the_spool_altered_is_told_and_holds_up_no_other(depot, tmp_path):
+    altered = next((tmp_path / "spool" / "ready").rglob("*.age"))
+    altered.write_bytes(bytes(altered.stat().st_size))
+    assert [depot.uploader.upload_all(), depot.uploader.upload_all()] == [2, 0]
+    assert len(depot.store.bodies) == len(depot.catalogue.rows) == 2
+    assert len(depot.spool.pending()) == 1
+
+
+def test_uploads_take_no_more_of_the_network_than_they_may():
+    at = 100.0
+    bandwidth = Bandwidth(1_000_000, elapsed=lambda: at)
+    assert [bandwidth.delay(500_000) for _ in range(3)] == [0.0, 0.5, 1.0]
+    at = 200.0
+    assert [bandwidth.delay(2_000_000), bandwidth.delay(1)] == [0.0, 2.0]
+    assert Bandwidth(0).delay(10**12) == 0.0
 
 
 def test_gaps_reach_the_catalogue_even_when_the_store_is_down(depot):

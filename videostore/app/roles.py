@@ -84,7 +84,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
     from videostore.recorder.session import Recording
     from videostore.recorder.sources import RtspSource
     from videostore.recorder.supervisor import Recorder
-    from videostore.recorder.upload import Uploader
+    from videostore.recorder.upload import Bandwidth, Uploader
 
     _must_stand(parts)
     keep_memory_whole()
@@ -102,7 +102,15 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
     )
     recorder = Recorder(
         recording,
-        Uploader(parts.spool, parts.store, parts.catalogue, parts.ledger, now=parts.clock.now),
+        Uploader(
+            parts.spool,
+            parts.store,
+            parts.catalogue,
+            parts.ledger,
+            now=parts.clock.now,
+            at_once=settings.uploads,
+            bandwidth=Bandwidth(settings.upload_limit),
+        ),
         cameras=Followed(site.root / "cameras.yaml", site.cameras.all),
         credentials=lambda camera: resolve_credentials(camera.credentials, root=site.root),
         beat=_beat(),

@@ -36,6 +36,10 @@ class RecorderSettings(_Strict):
         description="What the spool may hold, such as 20GB; beyond it the oldest footage is given up.",
         ge=1_000_000,
     )
+    uploads: int = Field(4, description="How many segments are uploaded at the same time.", ge=1, le=64)
+    upload_limit: ByteSize = Field(
+        ByteSize(0), description="What uploads may take of the network in a second, such as 2MB; 0: no limit."
+    )
     max_clock_offset: Duration = Field(
         timedelta(seconds=10),
         description="How far a camera's clock may lie behind the time of receipt and still be believed.",

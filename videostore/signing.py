@@ -1,4 +1,4 @@
-"""Signatures: Ed25519 over the canonical form of a JSON object.
+"""Signatures: Ed25519 over the canonical form of a JSON object; RSA over exports alone, as their format asks.
 
 One way to sign for ledger records, checkpoints, approvals and acknowledgements, so that one
 description (docs/reference/signatures.md) lets an outsider check them all. A signed document is
@@ -11,10 +11,16 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -22,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import NameOID
 
 from videostore.domain.errors import SignatureInvalid
 from videostore.domain.ledger import Json, canonical
@@ -96,3 +103,82 @@ def verify(document: Mapping[str, Json], signature: str, *, public: str, context
 
 def _message(document: Mapping[str, Json], context: str) -> bytes:
     return b"videostore " + context.encode() + b"\x00" + canonical(document)
+
+
+class ExportKey:
+    """The RSA key that signs what leaves, and its certificate: what ONVIF export files ask for."""
+
+    def __init__(self, key: RSAPrivateKey, certificate: bytes) -> None:
+        self._key = key
+        self.certificate = certificate
+
+    @classmethod
+    def create(cls, path: Path, certificate: Path, *, name: str, now: datetime) -> ExportKey:
+        """Make a key (mode 0600) and a certificate (PEM) that it signs itself; never replaces a key."""
+        if path.exists():
+            raise SignatureInvalid(f"{path} exists already", hint="A key is never overwritten.")
+        key = rsa.generate_private_key(public_exponent=65537, key_size=3072)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"videostore export, {name}"[:64])])
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now)
+            .not_valid_after(now + _CERTIFIED)
+            .sign(key, SHA256())
+        )
+        write_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
+        write_file(certificate, made.public_bytes(Encoding.PEM))
+        return cls(key, made.public_bytes(Encoding.DER))
+
+    @classmethod
+    def load(cls, path: Path, certificate: Path) -> ExportKey:
+        try:
+            key = load_pem_private_key(path.read_bytes(), password=None)
+            public = x509.load_pem_x509_certificate(certificate.read_bytes())
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise SignatureInvalid(
+                f"{path} and {certificate} do not hold the export key: {error}",
+                hint="Restore both from a backup; without them exports cannot be signed.",
+            ) from error
+        if not isinstance(key, RSAPrivateKey) or key.public_key() != public.public_key():
+            raise SignatureInvalid(f"{certificate} is not the certificate of {path}", hint="Restore both.")
+        return cls(key, public.public_bytes(Encoding.DER))
+
+    @property
+    def size_bytes(self) -> int:
+        """How long a signature is."""
+        return self._key.key_size // 8
+
+    def sign(self, digest: bytes) -> bytes:
+        """Return the signature over what hashes (SHA-256) to ``digest``."""
+        return self._key.sign(digest, _PSS, Prehashed(SHA256()))
+
+
+def verify_export(digest: bytes, signature: bytes, *, certificate: bytes) -> bool:
+    """Say whether ``signature`` over what hashes to ``digest`` is by the key of ``certificate`` (DER)."""
+    try:
+        public = x509.load_der_x509_certificate(certificate).public_key()
+        if not isinstance(public, RSAPublicKey):
+            return False
+        public.verify(signature, digest, _PSS, Prehashed(SHA256()))
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def read_certificate(path: Path) -> bytes:
+    """Return the certificate of a PEM file as DER."""
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER)
+    except (OSError, ValueError) as error:
+        raise SignatureInvalid(
+            f"{path} does not hold a certificate: {error}", hint="The site's is ledger/export.crt."
+        ) from error
+
+
+_PSS = padding.PSS(padding.MGF1(SHA256()), salt_length=20)
+"""As the ONVIF Export File Format Specification has it, section 5.7.2."""
+_CERTIFIED = timedelta(days=3653)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from fastapi.testclient import TestClient
@@ -22,11 +24,12 @@ from videostore.domain.presence import Direction, Passage
 from videostore.domain.retention import Kind
 from videostore.domain.segment import EPOCH, KeyId, Span
 from videostore.gate.api import create_api
+from videostore.gate.export import Unit
 from videostore.gate.logins import Logins
 from videostore.gate.service import Gate
 from videostore.gate.staff import FileStaffDirectory, current_code
 from videostore.recorder.muxer import Muxer
-from videostore.signing import SigningKey
+from videostore.signing import ExportKey, SigningKey
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import GOP
 
@@ -58,6 +61,7 @@ class House(Premises):
         for number, group in enumerate(groups(3)):
             self.record(number, movie=muxer.mux(group), length=SECOND)
         self.clock.passes(10 * SECOND)
+        self.recorder = SigningKey.create(root / "recorder.key")
         self.gate = self.new_gate()
 
     def new_gate(self, **parts):
@@ -73,6 +77,7 @@ class House(Premises):
             policy=lambda: self.access,
             retention=lambda: self.policies[Kind.VIDEO],
             notice=lambda: "the notice",
+            unit=Unit("headquarters", export_key(), self.recorder.public),
             **parts,
         )
 
@@ -103,9 +108,17 @@ class House(Premises):
 
 
 def find_camera(name):
-    if name not in CAMERAS:
-        raise CameraUnknown(f"no camera {name!r}")
-    return CAMERAS[name]
+    for camera in CAMERAS.values():
+        if name in {camera.name, str(camera.id)}:
+            return camera
+    raise CameraUnknown(f"no camera {name!r}")
+
+
+@cache
+def export_key():
+    """Return a key for exports; making one takes a while."""
+    with TemporaryDirectory() as root:
+        return ExportKey.create(Path(root, "key"), Path(root, "crt"), name="headquarters", now=START)
 
 
 class Officer:

@@ -24,7 +24,7 @@ from videostore.app.commands import (
     verify_certificate,
     verify_segments,
 )
-from videostore.app.parts import Parts, host_time, own_certificate, staff, sweep, verify_ledger
+from videostore.app.parts import Parts, host_time, own_certificate, staff, sweep, verify_export, verify_ledger
 from videostore.app.people import (
     authority_here,
     current_code,
@@ -36,6 +36,7 @@ from videostore.app.people import (
 from videostore.app.recovery import back_up, backup_key, reconcile, restore
 from videostore.app.roles import run
 from videostore.app.storage import provision_store, qualify_store, store_drift
+from videostore.check.export import film_name
 
 __all__ = [
     "Parts",
@@ -53,6 +54,7 @@ __all__ = [
     "diagnose",
     "discover_cameras",
     "enrolment",
+    "film_name",
     "host_time",
     "identity",
     "own_certificate",
@@ -72,6 +74,7 @@ __all__ = [
     "sweep",
     "verify_approval",
     "verify_certificate",
+    "verify_export",
     "verify_ledger",
     "verify_segments",
 ]

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 from videostore.app.host import clock_synchronised
 from videostore.app.parts import (
     PKCS11,
+    RECORDER_PUBLIC_KEY,
     Parts,
+    export_key,
     host_time,
     ledger_key,
     master_key,
     own_certificate,
     recorder_key,
+    recorder_public_key,
     sweep,
 )
 from videostore.app.roles import ROLES
@@ -34,7 +37,6 @@ from videostore.domain.errors import (
     ClockInDoubt,
     ConfigInvalid,
     KeyUnavailable,
-    SignatureInvalid,
     SiteBusy,
     SiteError,
     VideostoreError,
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
     from videostore.ports import SoundInfo
     from videostore.recorder.onvif import Found, Offer
 
-RECORDER_PUBLIC_KEY = "recorder.public.key"
 OPERATOR = "operator"
 """Actor of what is done at the command line of the site itself."""
 
@@ -69,6 +70,7 @@ def create(directory: Path, *, name: str, overrides: Mapping[str, str] | None = 
         (building / "ledger" / "public.key").write_text(f"{key.public}\n")
         recorder = SigningKey.create(recorder_key(building))
         (building / "ledger" / RECORDER_PUBLIC_KEY).write_text(f"{recorder.public}\n")
+        export_key(site)
         if isinstance(site.settings.store, DirectoryStoreSettings):
             DirectoryStore.create(site.path(site.settings.store.path))
         own_certificate(site).renew(now=host_time())
@@ -219,18 +221,11 @@ def verify_segments(parts: Parts, cameras: Sequence[CameraId], *, content: bool)
     """Compare what the recorder signed with the store; all cameras if none is named."""
     known = {camera.id for camera in parts.site.cameras.all()}
     destroyed = {key.key_id for key in parts.published(Kind.VIDEO).keys() if key.destroyed_at is not None}
-    try:
-        public = (parts.site.root / "ledger" / RECORDER_PUBLIC_KEY).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SignatureInvalid(
-            f"there is no public key of the recorder: {error.strerror}",
-            hint=f"Restore ledger/{RECORDER_PUBLIC_KEY} from a backup.",
-        ) from error
     return list(
         segments.verify(
             parts.ledger.records(),
             parts.store,
-            public=public,
+            public=recorder_public_key(parts.site.root),
             cameras=cameras or known | segments.cameras_in(parts.store),
             open_runs=[*(run for _, run in parts.spool.runs()), *parts.spool.open_runs()],
             pending=parts.spool.pending(),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from videostore.check import invariants
+from videostore.check import export, invariants
 from videostore.config.credentials import resolve_credentials, resolve_secret
 from videostore.config.durations import split_address
 from videostore.config.follow import Followed
@@ -36,7 +36,7 @@ from videostore.recorder.spool import Spool
 from videostore.retention.clock import GuardedClock
 from videostore.retention.pace import Pace
 from videostore.retention.sweep import Keys, Sweep
-from videostore.signing import SigningKey
+from videostore.signing import ExportKey, SigningKey, read_certificate
 from videostore.store.decorators import Metered, ReadBack, Retrying
 from videostore.store.directory import DirectoryStore
 
@@ -302,6 +302,33 @@ def own_certificate(site: Site) -> OwnCertificate:
     here = {socket.gethostname(), socket.getfqdn()} if host in {"0.0.0.0", "::"} else {host}  # noqa: S104
     names = {"localhost", "127.0.0.1", "::1", *here, *([told] if told else [])}
     return OwnCertificate(site.settings.site, frozenset(names), site.root)
+
+
+def export_key(site: Site) -> ExportKey:
+    """Return the key that signs exports; a site that has none yet gets one."""
+    key, certificate = site.root / "secrets" / "export.key", site.root / "ledger" / "export.crt"
+    if not key.exists():
+        return ExportKey.create(key, certificate, name=site.settings.site, now=host_time())
+    return ExportKey.load(key, certificate)
+
+
+RECORDER_PUBLIC_KEY = "recorder.public.key"
+
+
+def recorder_public_key(root: Path) -> str:
+    try:
+        return (root / "ledger" / RECORDER_PUBLIC_KEY).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SignatureInvalid(
+            f"there is no public key of the recorder: {error.strerror}",
+            hint=f"Restore ledger/{RECORDER_PUBLIC_KEY} from a backup.",
+        ) from error
+
+
+def verify_export(path: Path, *, certificate: Path | None, recorder_key: str) -> list[export.Finding]:
+    """Verify a film or a manifest, offline."""
+    known = read_certificate(certificate) if certificate else None
+    return list(export.verify(path, certificate=known, recorder=recorder_key))
 
 
 def recorder_key(root: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from videostore import telemetry
 from videostore.app.host import clock_synchronised, keep_memory_whole, notify, return_free_memory, watchdog
-from videostore.app.parts import Parts, host_time, own_certificate, sweep
+from videostore.app.parts import Parts, export_key, host_time, own_certificate, recorder_public_key, sweep
 from videostore.config.credentials import resolve_credentials, resolve_secret
 from videostore.config.durations import split_address
 from videostore.config.follow import Followed
@@ -203,6 +203,7 @@ def _watched(parts: Parts) -> Iterator[None]:
 
 def _run_gate(parts: Parts, stop: Stop) -> None:
     from videostore.gate.api import create_api
+    from videostore.gate.export import Unit
     from videostore.gate.logins import Logins
     from videostore.gate.server import serve
     from videostore.gate.service import Gate
@@ -223,6 +224,7 @@ def _run_gate(parts: Parts, stop: Stop) -> None:
         retention=parts.policy(Kind.VIDEO),
         notice=site.notice,
         provider=_provider(parts),
+        unit=Unit(site.settings.site, export_key(site), recorder_public_key(site.root)),
     )
     host, port = split_address(settings.listen)
     certificate, key = _tls(site)

@@ -86,9 +86,9 @@ class GateClient:
             return _answer(self._http.post(path, json=dict(body or {})))
 
     @contextmanager
-    def stream(self, path: str) -> Iterator[httpx.Response]:
+    def stream(self, path: str, body: Mapping[str, Any] | None = None) -> Iterator[httpx.Response]:
         """POST and yield the answer while its body still arrives."""
-        with _reached(self.gate), self._http.stream("POST", path, json={}) as response:
+        with _reached(self.gate), self._http.stream("POST", path, json=dict(body or {})) as response:
             if response.is_error:
                 response.read()
                 _answer(response)

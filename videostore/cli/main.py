@@ -61,7 +61,7 @@ def _root(
     pass
 
 
-for module in (site, coverage, demo, login, access, footage, export):
+for module in (site, coverage, demo, login, access, footage):
     module.register(app)
 for name, group in (
     ("camera", camera.app),
@@ -69,6 +69,7 @@ for name, group in (
     ("policy", policy.app),
     ("staff", staff.app),
     ("incident", incident.app),
+    ("export", export.app),
     ("keyring", keyring.app),
     ("ledger", ledger.app),
     ("verify", verify.app),

@@ -39,6 +39,15 @@ class Item:
     def of(cls, segment: Segment) -> Item:
         return cls(segment.sequence, segment.span.start, item_digest(segment.object_key))
 
+    def to_json(self) -> list[Json]:
+        return [self.sequence, self.start.isoformat(), self.digest]
+
+    @classmethod
+    def of_json(cls, fields: Sequence[Json]) -> Item:
+        """Read what ``to_json`` wrote. Raises ValueError or TypeError for anything else."""
+        sequence, start, digest = fields
+        return cls(int(str(sequence)), datetime.fromisoformat(str(start)), Sha256Hex(str(digest)))
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

@@ -22,7 +22,13 @@ from videostore.domain.access import Mode, Purpose
 from videostore.domain.camera import Camera
 from videostore.domain.errors import AccessRefused, FootageDeleted, RequestInvalid, VideostoreError
 from videostore.gate.entrance_routes import entrance_routes
-from videostore.gate.footage_routes import footage_routes, search_routes, ticket_routes
+from videostore.gate.footage_routes import (
+    export_routes,
+    footage_routes,
+    playlist_routes,
+    search_routes,
+    ticket_routes,
+)
 from videostore.gate.inputs import Body, Cameras, Empty, StaffId, find_all, read_span
 from videostore.gate.oidc_routes import oidc_routes
 from videostore.gate.page_routes import page_routes
@@ -67,6 +73,8 @@ def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], li
     api.include_router(search_routes(gate, find_camera, all_cameras))
     api.include_router(_grants(gate, find_camera))
     api.include_router(footage_routes(gate, find_camera))
+    api.include_router(export_routes(gate, find_camera))
+    api.include_router(playlist_routes(gate))
     api.include_router(ticket_routes(gate))
     api.include_router(page_routes())
     return api

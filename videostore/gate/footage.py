@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Lock
@@ -24,7 +24,7 @@ from videostore.domain.errors import (
     ObjectMissing,
     RequestInvalid,
 )
-from videostore.domain.ledger import Event, Json
+from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import RetentionPolicy
 from videostore.domain.segment import MICROSECOND, Gap, Segment, Span
 from videostore.gate.rules import Rules
@@ -57,6 +57,10 @@ class Piece:
     start: datetime
 
     @property
+    def frames(self) -> int:
+        return sum(fragment.frames for fragment in self.fragments)
+
+    @property
     def span(self) -> Span:
         ticks = max(1, sum(fragment.duration for fragment in self.fragments))
         return Span(self.start, self.start + max(1, ticks * 1_000_000 // self.timescale) * MICROSECOND)
@@ -74,6 +78,7 @@ class Serving:
     grant: Grant
     camera_id: CameraId
     parts: list[Part] = field(default_factory=list)
+    begun: Record | None = None
     opened: tuple[int, Piece, datetime] | None = None
     lock: Lock = field(default_factory=Lock)
 
@@ -134,10 +139,14 @@ class Footage:
         assert serving is not None
         return serving
 
+    def knows(self, serving_id: str) -> bool:
+        """Say whether a serving can still go on."""
+        return serving_id in self._servings
+
     def follow(self, serving: Serving) -> tuple[list[Gap], bool]:
         """Take in what a live serving has got since. Returns its gaps, and whether more may come."""
         span = serving.grant.request.span
-        self._ask(serving, span)
+        self.ask(serving, span)
         if serving.live:
             with serving.lock:
                 reached = serving.parts[-1].segment.span.end if serving.parts else span.start
@@ -156,7 +165,7 @@ class Footage:
         if not 0 <= index < len(serving.parts):
             raise RequestInvalid(f"there is no part {index}", hint="The playlist names the parts.")
         part = serving.parts[index]
-        self._ask(serving, part.span)
+        self.ask(serving, part.span)
         opened, serving.opened = serving.opened, None
         try:
             if opened and opened[0] == index and self._rules.now() < opened[2]:
@@ -164,6 +173,15 @@ class Footage:
                 self._refuse_past(part.segment)
                 return opened[1]
             return self._cut(part)
+        except (KeyDestroyed, ObjectMissing) as error:
+            part.gone = True
+            raise self._gone(part.segment, error) from error
+
+    def movie_of(self, serving: Serving, part: Part) -> cmaf.Movie:
+        """Open a whole segment for an export, in memory. The rules are asked first; raises as ``piece``."""
+        self.ask(serving, part.span)
+        try:
+            return self._open(part.segment)
         except (KeyDestroyed, ObjectMissing) as error:
             part.gone = True
             raise self._gone(part.segment, error) from error
@@ -183,7 +201,7 @@ class Footage:
         for number, fragment in enumerate(piece.fragments, start=1):
             out.append(fragment.moved(start=offset, number=number).data)
             offset += fragment.duration
-        self._record_served(serving, [(serving.parts[index].segment, piece)])
+        self.record_served(serving, [serving.parts[index].segment], _joined([piece]), piece.frames)
         return b"".join(out)
 
     def movie(self, serving: Serving) -> Iterator[bytes]:
@@ -192,7 +210,8 @@ class Footage:
         The rules are asked for every segment. What really left is recorded when it ends, however it ends.
         """
         line: _Line | None = None
-        left: list[tuple[Segment, Piece]] = []
+        left: list[Segment] = []
+        pieces: list[Piece] = []
         try:
             for index, part in enumerate(serving.parts):
                 try:
@@ -206,9 +225,10 @@ class Footage:
                     line = _Line(piece)
                     yield piece.init
                 yield line.follow(piece)
-                left.append((part.segment, replace(piece, fragments=[_bare(one) for one in piece.fragments])))
+                left.append(part.segment)
+                pieces.append(replace(piece, fragments=[replace(one, data=b"") for one in piece.fragments]))
         finally:
-            self._record_served(serving, left)
+            self.record_served(serving, left, _joined(pieces), sum(piece.frames for piece in pieces))
 
     def delete_by(self, serving: Serving) -> datetime | None:
         """Return when the first of this footage must be gone everywhere, copies included."""
@@ -220,7 +240,7 @@ class Footage:
 
     # --- opening ---
 
-    def _ask(self, serving: Serving, span: Span) -> None:
+    def ask(self, serving: Serving, span: Span) -> None:
         """Ask the rules anew, by what is on record now."""
         grant = self._rules.book().grants.get(serving.grant.id)
         decision = self._rules.may_leave(serving.staff_id, grant, serving.mode, serving.camera_id, span)
@@ -245,13 +265,13 @@ class Footage:
             serving.parts.append(part)
 
     def _cut(self, part: Part) -> Piece:
-        movie = self.open(part.segment)
+        movie = self._open(part.segment)
         start = part.segment.span.start
         kept = [one for one in movie.fragments if part.span.contains(_span_of(one, start, movie.timescale))]
         first = _span_of(kept[0], start, movie.timescale).start if kept else part.span.start
         return Piece(movie.init, kept, movie.timescale, first)
 
-    def open(self, segment: Segment) -> cmaf.Movie:
+    def _open(self, segment: Segment) -> cmaf.Movie:
         """Open a segment from its seal, in memory. The caller has asked the rules."""
         self._refuse_past(segment)
         sealed = self._store.get(segment.object_key)
@@ -296,43 +316,40 @@ class Footage:
             "camera_id": str(serving.camera_id),
             "segments": len(segments),
         }
-        self._ledger.append(event, actor=serving.staff_id, body=body)
+        serving.begun = self._ledger.append(event, actor=serving.staff_id, body=body)
         counter.inc()
 
-    def _record_served(self, serving: Serving, left: list[tuple[Segment, Piece]]) -> None:
+    def record_served(
+        self, serving: Serving, segments: Sequence[Segment], spans: Iterable[Span], frames: int
+    ) -> None:
         """Write down exactly what leaves: which segments, which spans of them, how many frames."""
-        digest = hashlib.sha256("".join(f"{segment.sha256}\n" for segment, _ in left).encode()).hexdigest()
+        digest = hashlib.sha256("".join(f"{one.sha256}\n" for one in segments).encode()).hexdigest()
         body: dict[str, Json] = {
             "grant_id": serving.grant.id,
             "serving_id": serving.id,
             "camera_id": str(serving.camera_id),
-            "segments": len(left),
+            "segments": len(segments),
             "segments_sha256": digest,
-            "spans": [[span.start.isoformat(), span.end.isoformat()] for span in _joined(left)],
-            "frames": sum(fragment.frames for _, piece in left for fragment in piece.fragments),
+            "spans": [[span.start.isoformat(), span.end.isoformat()] for span in spans],
+            "frames": frames,
         }
         self._ledger.append(Event.SERVED, actor=serving.staff_id, body=body)
-        telemetry.GATE_SEGMENTS_SERVED.labels(mode=serving.mode.value).inc(len(left))
+        telemetry.GATE_SEGMENTS_SERVED.labels(mode=serving.mode.value).inc(len(segments))
 
 
 _LATE = timedelta(minutes=1)
 """A live serving waits this long beyond its end for the last segments to be uploaded."""
 
 
-def _joined(left: Iterable[tuple[Segment, Piece]]) -> list[Span]:
+def _joined(pieces: Iterable[Piece]) -> list[Span]:
     """Return the spans of what left, those that touch as one."""
     spans: list[Span] = []
-    for span in (piece.span for _, piece in left if piece.fragments):
+    for span in (piece.span for piece in pieces if piece.fragments):
         if spans and span.start - spans[-1].end <= GAP and span.end > spans[-1].start:
             spans[-1] = Span(spans[-1].start, max(spans[-1].end, span.end))
         else:
             spans.append(span)
     return spans
-
-
-def _bare(fragment: cmaf.Fragment) -> cmaf.Fragment:
-    """Return a fragment without its bytes: what the record is made from needs none."""
-    return replace(fragment, data=b"")
 
 
 class _Line:

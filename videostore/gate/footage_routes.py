@@ -34,6 +34,10 @@ class ServeBody(Body):
     camera: str
 
 
+class FilmBody(Body):
+    offset: int = Field(default=0, ge=0)
+
+
 def _own(request: Request, staff_id: StaffId, serving_id: str) -> Serving:
     gate: Gate = request.app.state.gate
     return gate.footage.serving(staff_id, serving_id)
@@ -89,6 +93,35 @@ def footage_routes(gate: Gate, find_camera: Cameras) -> APIRouter:
                 "there is no footage in that span", hint="`videostore search` shows what is."
             )
         return StreamingResponse(_closing(first, chunks), media_type="video/mp4", headers=_PRIVATE)
+
+    return router
+
+
+def export_routes(gate: Gate, find_camera: Cameras) -> APIRouter:
+    """Return the routes of exports: films, and the manifest when the last of them was fetched."""
+    router = APIRouter(prefix="/v1")
+
+    @router.post("/servings/{serving_id}/films/{number}")
+    def film(serving: OwnServing, number: int, body: FilmBody) -> Response:
+        camera = find_camera(str(serving.camera_id))
+        chunks = gate.exports.film(serving, camera, number, offset=body.offset)
+        first = next(chunks, b"")  # so that a refusal is an answer, and not a broken stream
+        return StreamingResponse(_closing(first, chunks), media_type="video/mp4", headers=_PRIVATE)
+
+    @router.get("/servings/{serving_id}/films")
+    def films(serving: OwnServing) -> list[int]:
+        return list(range(gate.exports.films(serving)))
+
+    @router.get("/servings/{serving_id}/manifest")
+    def manifest(serving: OwnServing) -> dict[str, Any]:
+        return gate.exports.manifest(serving, find_camera(str(serving.camera_id)))
+
+    return router
+
+
+def playlist_routes(gate: Gate) -> APIRouter:
+    """Return the routes of players that log in: a playlist, and its parts."""
+    router = APIRouter(prefix="/v1")
 
     @router.get("/servings/{serving_id}/index.m3u8")
     def index(serving: OwnServing) -> Response:
@@ -200,6 +233,7 @@ def _serving(gate: Gate, serving: Serving, camera: Camera) -> dict[str, Any]:
         "parts": [
             {
                 "start": part.span.start,
+                "size_bytes": part.segment.size_bytes,
                 "end": part.span.end,
                 "object_key": part.segment.object_key,
                 "sha256": part.segment.sha256,

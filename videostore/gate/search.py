@@ -49,12 +49,14 @@ class Found:
     @property
     def why(self) -> str:
         """Say to a person why there is nothing to see, or that a grant is needed; empty if neither."""
-        one = self.stretch
-        if one.state is State.GAP:
-            return _WHY[GapReason(one.detail)]
-        if one.state in _WHY:
-            return _WHY[one.state].format(detail=one.detail)
-        return "" if self.granted else "not in a grant of yours"
+        return why_missing(self.stretch) or ("" if self.granted else "not in a grant of yours")
+
+
+def why_missing(one: Stretch) -> str:
+    """Say why footage is missing or flawed; empty if it is not."""
+    if one.state is State.GAP:
+        return _WHY[GapReason(one.detail)]
+    return _WHY[one.state].format(detail=one.detail) if one.state in _WHY else ""
 
 
 class Search:
@@ -92,6 +94,10 @@ class Search:
         }
         self._ledger.append(Event.SEARCHED, actor=staff_id, body=body)
         return found
+
+    def explained(self, camera: CameraId, span: Span) -> list[Stretch]:
+        """Return what became of ``span`` of a camera. The caller has asked the rules."""
+        return explain(span, self._facts([camera], span)[camera])
 
     def _facts(self, cameras: Collection[CameraId], span: Span) -> dict[CameraId, list[Stretch]]:
         """Collect what catalogue, ledger and the calendar know; ``explain`` says what counts."""

@@ -31,6 +31,7 @@ from videostore.domain.retention import RetentionPolicy
 from videostore.domain.segment import Span
 from videostore.gate.casebook import request_body
 from videostore.gate.entrance import Entrance
+from videostore.gate.export import Exports, Unit
 from videostore.gate.footage import Footage, Serving
 from videostore.gate.logins import Logins
 from videostore.gate.oidc import Provider
@@ -66,6 +67,7 @@ class Gate:
         logins: Logins,
         policy: Callable[[], AccessPolicy],
         retention: Callable[[], RetentionPolicy],
+        unit: Unit,
         notice: Callable[[], str],
         provider: Provider | None = None,
     ) -> None:
@@ -80,6 +82,14 @@ class Gate:
         )
         self._tickets = Tickets()
         self.search = Search(self._rules, ledger=ledger, catalogue=catalogue, retention=retention)
+        self.exports = Exports(
+            self._rules,
+            footage=self.footage,
+            search=self.search,
+            catalogue=catalogue,
+            ledger=ledger,
+            unit=unit,
+        )
 
     # --- who is there ---
 

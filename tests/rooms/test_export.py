@@ -1,0 +1,240 @@
+"""Exports: cut to the frame, signed, proven to the recorder; whoever alters a byte is found out offline."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tests.conftest import program
+from tests.premises import SECOND, START
+from tests.rooms.test_gate import Officer, export_key
+from tests.rooms.test_playback import HOLE, Lobby
+from videostore.check.export import verify
+from videostore.domain import chain
+from videostore.domain.errors import SignatureInvalid
+from videostore.domain.film import boxes
+from videostore.domain.ledger import Event
+from videostore.domain.onvif import Meta
+from videostore.signing import ExportKey
+from videostore.synthetic.film import frame_numbers
+from videostore.synthetic.stream import FRAME_RATE
+
+FRAME = SECOND / FRAME_RATE
+NAMES = ["lobby.mp4", "lobby-2.mp4", "lobby-3.mp4"]
+
+
+def chained(house):
+    """Have the recorder sign what is in the catalogue, as it does when an hour ends."""
+    run = None
+    for segment in sorted(house.catalogue.live(), key=chain.Item.of):
+        run = chain.extended(run, segment)
+    body = run.to_json()
+    signature = house.recorder.sign(body, context=chain.CONTEXT)
+    house.ledger.append(Event.SEGMENTS_CHAINED, actor="recorder", body={**body, "signature": signature})
+
+
+class Export:
+    """An approved export of a span, fetched into a directory."""
+
+    def __init__(self, house, root, start, end):
+        self.house, self.alice, self.root = house, Officer(house).open_incident(), root
+        asked = self.alice.ask(mode="export", start=str(start), end=str(end)).json()
+        grant = Officer(house, "bruno").post(f"/v1/requests/{asked['request_id']}/approve").json()["grant_id"]
+        self.serving = self.alice.post(f"/v1/grants/{grant}/exports", camera="lobby").json()
+        self.path = f"/v1/servings/{self.serving['serving_id']}"
+        self.manifest = root / "lobby.json"
+
+    def film(self, number, offset=0):
+        return self.alice.post(f"{self.path}/films/{number}", offset=offset)
+
+    def fetch(self):
+        for number, name in enumerate(NAMES):
+            answer = self.film(number)
+            if answer.status_code != 200:
+                break
+            (self.root / name).write_bytes(answer.content)
+        self.manifest.write_text(self.alice.http.get(f"{self.path}/manifest").text)
+        return self
+
+    def findings(self, path=None, *, certificate=None, recorder=None):
+        known = export_key().certificate if certificate is None else certificate
+        key = self.house.recorder.public if recorder is None else recorder
+        return list(verify(path or self.manifest, certificate=known, recorder=key))
+
+    def broken(self, **how):
+        return [one.question for one in self.findings(**how) if not one.holds]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An export over a hole and a change of format, from the middle of a second to the middle of another."""
+    house = Lobby(tmp_path_factory.mktemp("lobby"))
+    chained(house)
+    after = START + 4 * SECOND + HOLE
+    root = tmp_path_factory.mktemp("export")
+    return Export(house, root, START + 30 * FRAME, after + 3 * SECOND + 10 * FRAME).fetch()
+
+
+@pytest.fixture
+def export(whole, tmp_path):
+    """A copy of the export to be tampered with."""
+    shutil.copytree(whole.root, tmp_path / "copy")
+    copy = object.__new__(Export)
+    copy.__dict__ = {**whole.__dict__, "root": tmp_path / "copy", "manifest": tmp_path / "copy/lobby.json"}
+    return copy
+
+
+def test_the_films_show_exactly_what_was_asked_for(whole):
+    shown = [frame_numbers(whole.root / name) for name in NAMES]
+    assert shown == [list(range(30, 100)), list(range(50)), list(range(25 + 10))]
+
+
+def test_an_export_holds_and_the_recorder_is_part_of_the_proof(whole):
+    assert whole.broken() == []
+    details = {one.question: one.detail for one in whole.findings()}
+    assert details["Did the recorder chain what was exported?"] == "7 of 7 segments, by the key given"
+    assert "carol" not in str(details)
+    assert "fire alarm" in details["Is the manifest as it was when it was signed?"]
+
+
+def test_the_manifest_says_for_what_by_whom_and_what_is_missing(whole):
+    manifest = json.loads(whole.manifest.read_text())["manifest"]
+    assert (manifest["purpose"], manifest["person"], manifest["second_person"]) == (
+        "search",
+        "alice",
+        "bruno",
+    )
+    assert manifest["films"][0]["begins"] == (START + SECOND).isoformat()
+    assert manifest["films"][0]["shown"][0] == (START + 30 * FRAME).isoformat()
+    assert {one["kind"] for one in manifest["missing"]} == {"gap"}
+    begun = [one for one in whole.house.ledger.records() if one.sequence == manifest["ledger"]["sequence"]]
+    assert [(one.event, one.hash) for one in begun] == [(Event.EXPORT, manifest["ledger"]["hash"])]
+
+
+def test_openssl_alone_verifies_a_film(whole, tmp_path):
+    """As annex A of the ONVIF Export File Format Specification has it."""
+    data = (whole.root / "lobby.mp4").read_bytes()
+    names = [name for name, _ in boxes(data)]
+    assert (names[0], names[-2:]) == (b"ftyp", [b"moov", b"meta"])
+    meta = Meta.parse(dict(boxes(data))[b"meta"])
+    (signed,) = meta.signatures
+    assert signed.starts == START + SECOND
+    assert data.count(signed.signature) == 1
+    (tmp_path / "zeroed").write_bytes(data.replace(signed.signature, bytes(len(signed.signature))))
+    (tmp_path / "signature").write_bytes(signed.signature)
+    public = x509.load_der_x509_certificate(signed.certificate).public_key()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "public.pem").write_bytes(pem)
+    command = ["dgst", "-sha256", "-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:20"]
+    command += ["-verify", tmp_path / "public.pem", "-signature", tmp_path / "signature", tmp_path / "zeroed"]
+    done = subprocess.run([program("openssl"), *command], capture_output=True, text=True, check=True)
+    assert done.stdout == "Verified OK\n"
+
+
+def test_ffprobe_finds_nothing_wrong_with_a_film(whole):
+    command = [program("ffmpeg"), "-v", "warning", "-i", whole.root / "lobby.mp4", "-f", "null", "-"]
+    assert subprocess.run(command, capture_output=True, check=True).stderr == b""
+
+
+@pytest.mark.parametrize("place", [0.01, 0.3, 0.6, 0.9, 0.97, 0.999])
+def test_one_altered_bit_is_found(export, place):
+    film = export.root / "lobby-2.mp4"
+    data = bytearray(film.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    film.write_bytes(data)
+    try:
+        assert export.broken()
+        assert export.broken(path=film)
+    except SignatureInvalid:
+        pass  # it is not even a film any more
+
+
+def test_a_manifest_that_was_written_anew_is_found(export):
+    signed = json.loads(export.manifest.read_text())
+    signed["manifest"]["reference"] = "a quiet afternoon"
+    export.manifest.write_text(json.dumps(signed))
+    assert export.broken() == ["Is the manifest as it was when it was signed?"]
+
+
+def test_a_film_that_was_left_out_is_missed(export):
+    (export.root / "lobby-2.mp4").unlink()
+    assert export.broken() == ["Is lobby-2.mp4 there?"]
+
+
+def test_who_signs_anew_with_a_key_of_his_own_is_found(export, tmp_path):
+    forger = ExportKey.create(tmp_path / "key", tmp_path / "crt", name="headquarters", now=START)
+    film = export.root / "lobby.mp4"
+    data = film.read_bytes()
+    content = dict(boxes(data))[b"meta"]
+    meta = Meta.parse(content)
+    forged = replace(meta.signatures[0], certificate=forger.certificate, signature=bytes(forger.size_bytes))
+    unsigned = replace(meta, signatures=[forged])
+    before = data[: -len(content) - 8]
+    signature = forger.sign(hashlib.sha256(before + unsigned.to_box()).digest())
+    film.write_bytes(before + replace(unsigned, signatures=[replace(forged, signature=signature)]).to_box())
+    assert export.broken(path=film) == ["Did the site sign lobby.mp4?"]
+    assert "Is lobby.mp4 the film of the manifest?" in export.broken()
+
+
+def test_whoever_receives_a_film_may_sign_it_again(export, tmp_path):
+    court = ExportKey.create(tmp_path / "key", tmp_path / "crt", name="court", now=START)
+    film = export.root / "lobby.mp4"
+    data = film.read_bytes()
+    content = dict(boxes(data))[b"meta"]
+    meta = Meta.parse(content)
+    stamp = replace(
+        meta.signatures[0],
+        certificate=court.certificate,
+        signature=bytes(court.size_bytes),
+        remark="received",
+    )
+    before, again = data[: -len(content) - 8], replace(meta, signatures=[*meta.signatures, stamp])
+    signature = court.sign(hashlib.sha256(before + again.as_signed(1)).digest())
+    signed = [*meta.signatures, replace(stamp, signature=signature)]
+    film.write_bytes(before + replace(meta, signatures=signed).to_box())
+    assert export.broken(path=film) == []
+    assert [one.detail.rpartition("; ")[2] for one in export.findings(path=film)][-1] == "received"
+
+
+def test_another_recorder_is_not_believed(export):
+    other = "ed25519:" + base64.b64encode(bytes(32)).decode()
+    assert "Did the recorder chain what was exported?" in export.broken(recorder=other)
+
+
+def test_a_download_goes_on_where_it_broke_off_and_is_the_same_to_the_last_bit(whole):
+    data = (whole.root / "lobby.mp4").read_bytes()
+    for offset in (0, 1, 40, len(data) // 2, len(data) - 10, len(data)):
+        assert whole.film(0, offset).content == data[offset:]
+
+
+def test_what_was_granted_for_viewing_is_not_exported(whole):
+    alice = whole.alice
+    serving = alice.view()
+    for answer in (
+        alice.post(f"/v1/servings/{serving['serving_id']}/films/0"),
+        alice.http.get(f"/v1/servings/{serving['serving_id']}/manifest"),
+    ):
+        assert answer.status_code == 403
+    assert whole.house.events(Event.REFUSED)[-1]["reason"] == "mode-not-granted"
+
+
+def test_the_ledger_has_what_left_with_each_film(whole):
+    exported = [one for one in whole.house.events(Event.SERVED) if one["frames"]]
+    spans = [span for one in exported[:3] for span in one["spans"]]
+    manifest = json.loads(whole.manifest.read_text())["manifest"]
+    assert spans == [film["shown"] for film in manifest["films"]]
+
+
+def test_an_export_ends_with_its_incident(whole, tmp_path):
+    export = Export(whole.house, tmp_path, START, START + 2 * SECOND)
+    assert export.film(0).status_code == 200
+    export.alice.post(f"/v1/incidents/{export.alice.incident_id}/close")
+    assert export.film(0).status_code == 403

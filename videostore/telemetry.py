@@ -91,6 +91,13 @@ CAMERA_BYTES = _recorder.counter(
 CAMERA_LOST_PACKETS = _recorder.counter(
     "camera_lost_packets_total", "RTP packets that the camera sent and that did not arrive.", "camera_id"
 )
+CAMERA_RECEIVER = _recorder.gauge(
+    "camera_receiver",
+    "Always 1; what receives the camera's stream, and why.",
+    "camera_id",
+    "receiver",
+    "reason",
+)
 CAMERA_PICTURE_FAULT = _recorder.gauge(
     "camera_picture_fault", "1 while the picture of the camera has this fault, else 0.", "camera_id", "fault"
 )
@@ -99,6 +106,11 @@ GAP_SECONDS = _recorder.counter(
     "Seconds without footage, or damaged (packet-loss), by reason.",
     "camera_id",
     "reason",
+)
+DURABLE_SECONDS = _recorder.histogram(
+    "durable_seconds",
+    "From the arrival of the frame that ends a keyframe interval to its being synced in the spool.",
+    buckets=_SECONDS,
 )
 SEGMENTS_SEALED = _recorder.counter("segments_sealed_total", "Segments sealed into the spool.", "camera_id")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
@@ -21,6 +22,8 @@ from videostore.domain.errors import (
     ConfigInvalid,
 )
 from videostore.recorder import sources
+from videostore.recorder.choice import ChosenSource
+from videostore.recorder.native import source as native
 from videostore.recorder.sources import RtspSource
 from videostore.synthetic.stream import FRAME_RATE, GOP, HEIGHT, WIDTH, stream
 
@@ -35,9 +38,9 @@ def now():
     return datetime.now(UTC)
 
 
-@pytest.fixture
-def source(tmp_path):
-    return RtspSource(stall=STALL, now=now, root=tmp_path)
+@pytest.fixture(params=[RtspSource, ChosenSource], ids=["libav", "chosen"])
+def source(request, tmp_path):
+    return request.param(stall=STALL, now=now, root=tmp_path)
 
 
 @pytest.fixture
@@ -100,14 +103,30 @@ def test_basic_authentication_too(source):
             source.open(camera(server.url("locked")), ("officer", "wrong"))
 
 
-@pytest.mark.parametrize("transport", Transport)
-@pytest.mark.parametrize(
-    ("codec", "b_frames"), [("h264", 0), ("h264", 2), ("hevc", 0), ("hevc", 3), ("mjpeg", 0)]
-)
-def test_every_codec_arrives_whole_over_every_transport(source, transport, codec, b_frames):
+CODECS = [("h264", 0), ("h264", 2), ("hevc", 0), ("hevc", 3), ("mjpeg", 0)]
+ROADS = [(RtspSource, Transport.TCP), (RtspSource, Transport.UDP), (ChosenSource, Transport.TCP)]
+
+
+@pytest.fixture(scope="module")
+def arrived(tmp_path_factory):
+    """What arrives of every codec over every transport, all at once."""
+    root = tmp_path_factory.mktemp("codecs")
+    adapters = {kind: kind(stall=STALL, now=now, root=root) for kind, _ in ROADS}
+
+    def one(codec, b_frames, kind, transport):
+        with serving("plain", film=stream(2, codec=codec, b_frames=b_frames)) as server:
+            return take(adapters[kind].open(camera(server.url("plain"), transport=transport), None), GOP + 5)
+
+    with ThreadPoolExecutor(len(CODECS) * len(ROADS)) as pool:
+        begun = {(*codec, *road): pool.submit(one, *codec, *road) for codec in CODECS for road in ROADS}
+        return {which: future.result() for which, future in begun.items()}
+
+
+@pytest.mark.parametrize(("kind", "transport"), ROADS)
+@pytest.mark.parametrize(("codec", "b_frames"), CODECS)
+def test_every_codec_arrives_whole_over_every_transport(arrived, kind, transport, codec, b_frames):
     film = stream(2, codec=codec, b_frames=b_frames)
-    with serving("plain", film=film) as server:
-        packets = take(source.open(camera(server.url("plain"), transport=transport), None), GOP + 5)
+    packets = arrived[codec, b_frames, kind, transport]
     ticks = 90_000 // FRAME_RATE
     first = packets[0].pts
     assert [(one.pts - first) // ticks for one in packets] == list(film.numbers[: GOP + 5])
@@ -155,8 +174,9 @@ def test_a_pinned_certificate_is_trusted_and_no_other(source, tmp_path):
         source.open(camera(server.url("plain"), fingerprint=fingerprint), None)
 
 
-def test_libav_verifies_for_itself(source, authority, tmp_path, monkeypatch):
+def test_libav_verifies_for_itself(authority, tmp_path, monkeypatch):
     """The certificate may be exchanged between the first word and the recording."""
+    source = RtspSource(stall=STALL, now=now, root=tmp_path)
     _, fingerprint = self_signed(tmp_path)
     other, _ = self_signed(tmp_path, name="other")
     pin = {"tls_verify": "1", "ca_file": str(tmp_path / "camera.pem"), "verifyhost": "camera"}
@@ -176,7 +196,8 @@ def test_a_camera_that_speaks_no_tls_and_a_missing_file_of_authorities_are_told_
 
 
 def test_a_camera_that_never_answers_describe_is_given_up(source, monkeypatch):
-    monkeypatch.setattr(sources, "_OPENING", timedelta(seconds=1))
+    for adapter in (sources, native):
+        monkeypatch.setattr(adapter, "_OPENING", timedelta(seconds=1))
     with serving("plain", hangs="DESCRIBE") as server, pytest.raises(CameraUnreachable):
         source.open(camera(server.url("plain")), None)
 

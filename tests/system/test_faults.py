@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from threading import Event, Thread
@@ -20,6 +20,8 @@ from tests.premises import HOUR, Premises
 from videostore.domain.camera import Camera, Transport
 from videostore.domain.segment import Gap, GapReason, KeyId, Span
 from videostore.recorder import session, sources
+from videostore.recorder.choice import ChosenSource
+from videostore.recorder.native import source as native_source
 from videostore.recorder.session import Recording
 from videostore.recorder.sources import RtspSource
 from videostore.recorder.supervisor import Recorder
@@ -53,6 +55,7 @@ class Fault:
     film: Callable[[], Stream] = stream
     sound: bool = False
     others: Callable[[], list[Stream]] = list
+    by_libav: bool = False
 
 
 def setting(**values):
@@ -167,14 +170,19 @@ FAULTS = {
     "sound not wanted": Fault({START}, 1, {"tone": tone("aac")}),
     "wrong certificate": Fault({GapReason.CAMERA_UNREACHABLE}, 0),
 }
-UNTRUSTED = "wrong certificate"
+UNTRUSTED = ("wrong certificate", "wrong certificate by libav")
+OF_BOTH = ("stall", "abort", "hang in DESCRIBE", "loss", "timestamp jump", "resolution change",
+           "codec change", "start inside a group", "B-frames", "wrong certificate")  # fmt: skip
+FAULTS |= {f"{name} by libav": replace(FAULTS[name], by_libav=True) for name in OF_BOTH}
+"""Cameras have the receiver that is chosen for them; these are given to libav as well."""
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     root = tmp_path_factory.mktemp("faults")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as opened:
-        patch.setattr(sources, "_OPENING", timedelta(seconds=2))
+        for adapter in (sources, native_source):
+            patch.setattr(adapter, "_OPENING", timedelta(seconds=2))
         patch.setattr(session, "_LONGEST_PAUSE", 1.0)  # so that all come back before the end
         yield Run(root, opened)
 
@@ -188,12 +196,14 @@ class Run:
             ring.create_ahead()
         context, _ = self_signed(root)
         self.sources = {name: _source(name, fault) for name, fault in FAULTS.items()}
-        trusted = [one for name, one in self.sources.items() if name != UNTRUSTED]
+        trusted = [one for name, one in self.sources.items() if name not in UNTRUSTED]
         plain = opened.enter_context(SyntheticServer(trusted))
-        secret = opened.enter_context(SyntheticServer([self.sources[UNTRUSTED]], tls=context))
+        secret = opened.enter_context(
+            SyntheticServer([self.sources[name] for name in UNTRUSTED], tls=context)
+        )
         self.cameras = {}
         for name, fault in FAULTS.items():
-            server = secret if name == UNTRUSTED else plain
+            server = secret if name in UNTRUSTED else plain
             path = self.sources[name].path
             self.cameras[name] = Camera(
                 uuid4(), path, server.url(path), transport=fault.transport, sound=fault.sound
@@ -207,7 +217,7 @@ class Run:
             return datetime.now(UTC)
 
         recording = Recording(
-            source=RtspSource(stall=STALL, now=now, root=premises.root),
+            source=self,
             spool=premises.spool,
             keys=premises.published(),
             key_id=lambda _camera, moment: KeyId.covering(moment, HOUR),
@@ -215,6 +225,8 @@ class Run:
             max_clock_offset=timedelta(seconds=2),
             now=now,
         )
+        how = {"stall": STALL, "now": now, "root": premises.root}
+        self.libav, self.chosen = RtspSource(**how), ChosenSource(**how)
         logins = {self.cameras[name]: fault.login for name, fault in FAULTS.items()}
         recorder = Recorder(
             recording,
@@ -235,6 +247,11 @@ class Run:
         self.ended = datetime.now(UTC)
         stop.set()
         thread.join()
+
+    def open(self, camera, credentials):
+        """Be the CameraSource: each camera has the receiver that is asked of it."""
+        by_libav = any(FAULTS[name].by_libav for name, one in self.cameras.items() if one is camera)
+        return (self.libav if by_libav else self.chosen).open(camera, credentials)
 
     def segments(self, name):
         return self.premises.catalogue.segments([self.cameras[name].id], EVER)

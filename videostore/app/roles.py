@@ -80,9 +80,9 @@ def _metrics(site: Site, role: str) -> Iterator[str]:
 
 
 def _run_recorder(parts: Parts, stop: Stop) -> None:
+    from videostore.recorder.choice import ChosenSource
     from videostore.recorder.health import PictureHealth
     from videostore.recorder.session import Recording
-    from videostore.recorder.sources import RtspSource
     from videostore.recorder.supervisor import Recorder
     from videostore.recorder.upload import Bandwidth, Uploader
 
@@ -91,7 +91,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
     site, settings = parts.site, parts.site.settings.recorder
     pictures = PictureHealth(parts.ledger, interval=settings.look)
     recording = Recording(
-        source=RtspSource(stall=settings.stall, now=parts.clock.now, root=site.root),
+        source=ChosenSource(stall=settings.stall, now=parts.clock.now, root=site.root),
         spool=parts.spool,
         keys=parts.published(Kind.VIDEO),
         key_id=_key_for(parts),

@@ -2,6 +2,7 @@
 
 libav says little about why a connection failed, and cannot pin a certificate; so this connection comes
 first. What it found is handed to libav, which verifies for itself: neither trusts the other's connection.
+Our own receiver goes on with a connection that was made here (``reach``).
 """
 
 from __future__ import annotations
@@ -32,32 +33,52 @@ def knock(camera: Camera, *, root: Path) -> Iterator[Mapping[str, str]]:
     They hold as long as the context: a pinned certificate is a temporary file. ``ca_file`` is relative to
     ``root``. Raises CameraUnreachable, CameraUntrusted or CameraNotRtsp, before any credential is sent.
     """
-    parts = urlsplit(camera.url)
-    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    host = urlsplit(camera.url).hostname or ""
     with tempfile.TemporaryDirectory(prefix="videostore-") as scratch:
         options: dict[str, str] = {}
-        try:
-            with socket.create_connection((host, port), timeout=_PATIENCE_SECONDS) as connection:
-                if parts.scheme == "rtsps":
-                    authorities = _authorities(camera, root)
-                    with _handshake(connection, camera, (host, port), authorities) as channel:
-                        if camera.fingerprint:
-                            options = _pinned(channel, camera, Path(scratch) / "pinned.pem")
-                        else:
-                            options = {"tls_verify": "1", "ca_file": authorities, "verifyhost": host}
-                        _ask(channel, camera)
+        with reach(camera, root=root) as channel:
+            if isinstance(channel, ssl.SSLSocket):
+                if camera.fingerprint:
+                    options = _pinned(channel, camera, Path(scratch) / "pinned.pem")
                 else:
-                    _ask(connection, camera)
-        except socket.gaierror as error:
-            raise CameraUnreachable(
-                f"there is no host {host!r}", hint="Check the name in the URL."
-            ) from error
-        except (OSError, ValueError) as error:
-            raise CameraUnreachable(
-                f"{camera.url} does not answer: {error}",
-                hint="Check address, port, cable and that the camera is on.",
-            ) from error
+                    options = {"tls_verify": "1", "ca_file": _authorities(camera, root), "verifyhost": host}
+            with _reported(camera, host):
+                _ask(channel, camera)
         yield options
+
+
+def reach(camera: Camera, *, root: Path) -> socket.socket:
+    """Return a connection to the camera, the certificate of an ``rtsps`` camera verified or compared.
+
+    Raises CameraUnreachable, CameraUntrusted or ConfigInvalid.
+    """
+    parts = urlsplit(camera.url)
+    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    with _reported(camera, host):
+        connection = socket.create_connection((host, port), timeout=_PATIENCE_SECONDS)
+        try:
+            if parts.scheme != "rtsps":
+                return connection
+            channel = _handshake(connection, camera, (host, port), _authorities(camera, root))
+            if camera.fingerprint:
+                _compare(channel, camera)
+        except BaseException:
+            connection.close()
+            raise
+        return channel
+
+
+@contextmanager
+def _reported(camera: Camera, host: str) -> Iterator[None]:
+    try:
+        yield
+    except socket.gaierror as error:
+        raise CameraUnreachable(f"there is no host {host!r}", hint="Check the name in the URL.") from error
+    except (OSError, ValueError) as error:
+        raise CameraUnreachable(
+            f"{camera.url} does not answer: {error}",
+            hint="Check address, port, cable and that the camera is on.",
+        ) from error
 
 
 def _ask(channel: socket.socket, camera: Camera) -> None:
@@ -112,15 +133,19 @@ def _fingerprint_at(address: tuple[str, int]) -> str:
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown)).hexdigest()
 
 
-def _pinned(channel: ssl.SSLSocket, camera: Camera, file: Path) -> dict[str, str]:
-    """Compare the certificate with the pin; have libav accept this certificate and no other."""
-    certificate = channel.getpeercert(binary_form=True) or b""
-    if hashlib.sha256(certificate).hexdigest() != camera.fingerprint:
+def _compare(channel: ssl.SSLSocket, camera: Camera) -> None:
+    found = hashlib.sha256(channel.getpeercert(binary_form=True) or b"").hexdigest()
+    if found != camera.fingerprint:
+        channel.close()
         raise CameraUntrusted(
-            f"the certificate of {camera.url} has the fingerprint {hashlib.sha256(certificate).hexdigest()}, "
-            f"not {camera.fingerprint}",
+            f"the certificate of {camera.url} has the fingerprint {found}, not {camera.fingerprint}",
             hint="If the camera was given a new certificate, add it again; if not, somebody is between.",
         )
+
+
+def _pinned(channel: ssl.SSLSocket, camera: Camera, file: Path) -> dict[str, str]:
+    """Have libav accept the certificate that was compared, and no other."""
+    certificate = channel.getpeercert(binary_form=True) or b""
     file.write_text(ssl.DER_cert_to_PEM_cert(certificate), encoding="ascii")
     return {"tls_verify": "1", "ca_file": str(file), "verifyhost": _name_in(certificate, camera)}
 

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from threading import Event, Lock
 
 from videostore import telemetry
-from videostore.domain import cmaf
 from videostore.domain.camera import Camera, CameraId
 from videostore.domain.errors import (
     CameraStreamInvalid,
@@ -21,8 +20,9 @@ from videostore.domain.errors import (
 )
 from videostore.domain.segment import Gap, GapReason, KeyId, Segment, Span
 from videostore.ports import CameraSource, CameraStream, Packet, PublicKeys, StreamInfo
+from videostore.recorder import packing
 from videostore.recorder.cutter import SLEW, Group, Timeline, ticks_to_time
-from videostore.recorder.muxer import Muxer, parameter_sets
+from videostore.recorder.muxer import parameter_sets
 from videostore.recorder.sound import Duet
 from videostore.recorder.spool import Spool, facts_of
 from videostore.sealing import seal
@@ -62,6 +62,7 @@ class CameraSession:
         self._lock = Lock()  # of everything that changes; held while a packet is worked on
         self._live: tuple[Duet, _Assembly] | None = None
         self._finished = Event()
+        self._meters = _Meters(str(camera.id))
         self._log = log.bind(camera_id=str(camera.id))
 
     def run(self, stop: Event) -> None:
@@ -163,6 +164,8 @@ class CameraSession:
                         self._recording.look(self._camera.id, stream.info, packet)
                     for group in duet.add(packet):
                         assembly.add(group)
+                        waited = self._recording.now() - packet.received_at
+                        telemetry.DURABLE_SECONDS.observe(max(0.0, waited.total_seconds()))
                 if stop.is_set():
                     return
         finally:
@@ -179,14 +182,14 @@ class CameraSession:
             assembly.close()
 
     def _count(self, packet: Packet) -> None:
-        name = str(self._camera.id)
-        telemetry.CAMERA_BYTES.labels(camera_id=name).inc(len(packet.data))
+        meters = self._meters
+        meters.bytes.inc(len(packet.data))
         if packet.lost:
-            telemetry.CAMERA_LOST_PACKETS.labels(camera_id=name).inc(packet.lost)
+            meters.lost.inc(packet.lost)
         if packet.sound:
             return
-        telemetry.CAMERA_FRAMES.labels(camera_id=name).inc()
-        telemetry.CAMERA_LAST_FRAME.labels(camera_id=name).set(packet.received_at.timestamp())
+        meters.frames.inc()
+        meters.last.set(packet.received_at.timestamp())
 
     # --- what an assembly needs ---
 
@@ -228,24 +231,35 @@ class CameraSession:
         return self._camera
 
 
+class _Meters:
+    """What is counted of each frame of a camera; looked up once."""
+
+    def __init__(self, camera_id: str) -> None:
+        self.frames = telemetry.CAMERA_FRAMES.labels(camera_id=camera_id)
+        self.lost = telemetry.CAMERA_LOST_PACKETS.labels(camera_id=camera_id)
+        self.bytes = telemetry.CAMERA_BYTES.labels(camera_id=camera_id)
+        self.last = telemetry.CAMERA_LAST_FRAME.labels(camera_id=camera_id)
+
+
 class _Assembly:
     """The segment being recorded, of one connection: its groups in memory, and sealed in the spool."""
 
     def __init__(self, session: CameraSession, info: StreamInfo) -> None:
         self._session = session
         self._info = info
-        self._muxer = Muxer(info)
+        self._packing: packing.Packing | None = None
         self._parameters: tuple[bytes, ...] = ()
         self._timeline = Timeline(max_offset=session.recording.max_clock_offset)
         self._start: datetime | None = None
         self._ticks = 0
-        self._movies: list[cmaf.Movie] = []
         self._groups: list[Segment] = []
         self._clock: timedelta | None = None
 
     def add(self, group: Group) -> None:
         self._follow_format(group.packets[0])
-        movie = self._muxer.mux(group)
+        if self._packing is None:
+            self._packing = packing.choose(self._info, group.packets[0])
+        movie = self._packing.add(group)
         if self._start is None:
             self._start = self._timeline.place(group.packets[0])
             self._session.begins(self._start)
@@ -255,7 +269,6 @@ class _Assembly:
         self._session.keep_group(facts, sealed)
         if group.damaged is not None:
             self._session.lost_packets(Span(self._at(self._ticks + max(0, group.damaged)), span.end))
-        self._movies.append(cmaf.parse(movie))
         self._groups.append(facts)
         self._ticks += group.duration
         if ticks_to_time(self._ticks, self._info.time_base) >= self._session.recording.segment:
@@ -266,19 +279,18 @@ class _Assembly:
         parameters = parameter_sets(self._info.codec, keyframe.data) or self._parameters
         if self._parameters and parameters != self._parameters:
             self.close()
-            self._muxer = Muxer(self._info)
+            self._packing = None
         self._parameters = parameters
 
     def close(self) -> None:
         """Make a segment of the groups so far."""
-        if self._start is None or not self._movies:
+        if self._start is None or self._packing is None:
             return
         span = Span(self._start, self._at(self._ticks))
-        fragments = [fragment for movie in self._movies for fragment in movie.fragments]
-        segment, sealed = self._session.sealed(span, cmaf.join(self._movies[0].init, fragments))
+        segment, sealed = self._session.sealed(span, self._packing.movie())
         self._session.commit(segment, sealed, self._groups, self._clock)
         self._timeline.ended(span.end)
-        self._start, self._ticks, self._movies, self._groups = None, 0, [], []
+        self._start, self._ticks, self._groups = None, 0, []
 
     def _at(self, ticks: int) -> datetime:
         assert self._start is not None

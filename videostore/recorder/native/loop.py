@@ -1,0 +1,79 @@
+"""The one thread that reads all cameras of a process.
+
+Reads are gathered: after each round it rests for ``_REST``, so that one read takes in all that a camera sent
+meanwhile. A frame's time of arrival is therefore known to that precision; the earlier end counts, so that no
+frame seems younger than it is.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from datetime import datetime
+from threading import Lock, Thread
+from typing import Protocol
+
+from videostore.recorder.native.connection import BUFFER
+
+_REST = 0.08  # seconds; a frame of most cameras comes each 0.04
+_LONGEST_WAIT = 0.25  # seconds
+_LOOK_AFTER = 0.5  # seconds
+
+
+class Reader(Protocol):
+    """What the loop reads. Both are called in its thread; neither may wait or raise."""
+
+    def fileno(self) -> int: ...
+
+    def readable(self, buffer: memoryview, arrived_at: datetime) -> None: ...
+
+    def look_after(self, monotonic: float) -> None:
+        """Called about twice a second: time for keepalives, and to see that nothing came."""
+
+
+class Loop:
+    """``now`` tells the host's time. Its thread begins with the first reader, anew should it have ended."""
+
+    def __init__(self, *, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._poll = select.epoll()
+        self._readers: dict[int, Reader] = {}
+        self._thread: Thread | None = None
+        self._lock = Lock()
+
+    def add(self, reader: Reader) -> None:
+        with self._lock:
+            self._readers[reader.fileno()] = reader
+            self._poll.register(reader.fileno(), select.EPOLLIN)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = Thread(target=self._run, name="ingest", daemon=True)
+                self._thread.start()
+
+    def remove(self, reader: Reader) -> None:
+        """To be called before its file is closed."""
+        with self._lock:
+            if self._readers.pop(reader.fileno(), None) is not None:
+                self._poll.unregister(reader.fileno())
+
+    def _run(self) -> None:
+        buffer = memoryview(bytearray(BUFFER))
+        rested_from = self._now()
+        looked = 0.0
+        while True:
+            ready = self._poll.poll(0)
+            arrived_at = rested_from
+            if not ready:
+                ready = self._poll.poll(_LONGEST_WAIT)
+                arrived_at = self._now()
+            for number, _ in ready:
+                reader = self._readers.get(number)
+                if reader is not None:
+                    reader.readable(buffer, arrived_at)
+            monotonic = time.monotonic()
+            if monotonic - looked >= _LOOK_AFTER:
+                looked = monotonic
+                for reader in list(self._readers.values()):
+                    reader.look_after(monotonic)
+            rested_from = self._now()
+            time.sleep(_REST)

@@ -303,11 +303,11 @@ def test_packets_and_messages_are_told_apart_wherever_the_reads_cut_them(items, 
 )
 def test_what_belongs_to_nothing_takes_at_most_the_packets_beside_it_along(between):
     wire = Wire()
-    good = [framed(0, rtp_packet(number, bytes([number]) * 40)) for number in range(20)]
+    good = [framed(0, rtp_packet(number, bytes([number]) * 40)) for number in range(250)]
     wire.feed(b"".join(good[:10]) + between + b"".join(good[10:]))
     found = [framed(*one) for one in wire.packets]
     assert found[:9] == good[:9]
-    assert found[-9:] == good[-9:]
+    assert found[-239:] == good[-239:]
     assert wire.parts.skipped > 0
 
 

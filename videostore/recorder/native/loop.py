@@ -33,7 +33,7 @@ class Reader(Protocol):
 
 
 class Loop:
-    """``now`` tells the host's time. Its thread begins with the first reader, anew should it have ended."""
+    """``now`` tells the host's time. Its thread lives for as long as there is something to read."""
 
     def __init__(self, *, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -56,11 +56,18 @@ class Loop:
             if self._readers.pop(reader.fileno(), None) is not None:
                 self._poll.unregister(reader.fileno())
 
+    def _idle(self) -> bool:
+        with self._lock:
+            if self._readers:
+                return False
+            self._thread = None
+            return True
+
     def _run(self) -> None:
         buffer = memoryview(bytearray(BUFFER))
         rested_from = self._now()
         looked = 0.0
-        while True:
+        while not self._idle():
             ready = self._poll.poll(0)
             arrived_at = rested_from
             if not ready:

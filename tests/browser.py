@@ -62,7 +62,9 @@ def chromium(driver: str, profile: Path) -> Iterator[Browser]:
             url = f"http://127.0.0.1:{port}/session"
             answer = httpx.post(url, json={"capabilities": capabilities}, timeout=60).json()["value"]
             with httpx.Client(base_url=f"{url}/{answer['sessionId']}/", timeout=60) as http:
-                yield Browser(http)
-                http.delete("")
+                try:
+                    yield Browser(http)
+                finally:
+                    http.delete("")  # chromedriver leaves its browser behind
         finally:
             process.terminate()

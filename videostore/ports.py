@@ -273,6 +273,10 @@ class Ledger(Protocol):
         """Yield the records whose sequence is greater than ``after``, in order. Raises LedgerBroken
         at the first that does not follow the one before it."""
 
+    def find(self, event: Event) -> Iterator[Record]:
+        """Yield the records of one kind, in order. Each signature is checked, the chain between them is not:
+        it costs what reading costs. Raises LedgerBroken."""
+
 
 # --- people ----------------------------------------------------------------------------------
 

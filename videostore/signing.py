@@ -1,7 +1,7 @@
 """Signatures: Ed25519 over the canonical form of a JSON object; RSA over exports alone, as their format asks.
 
 One way to sign for ledger records, checkpoints, approvals and acknowledgements, so that one
-description (docs/reference/signatures.md) lets an outsider check them all. A signed document is
+description (docs/reference/proofs.md) lets an outsider check them all. A signed document is
 the object plus ``"signature"``; a context string keeps a signature made for one kind of document
 from being valid for another.
 """
@@ -12,6 +12,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -77,7 +78,11 @@ class SigningKey:
 
     def sign(self, document: Mapping[str, Json], *, context: str) -> str:
         """Return the signature (base64) over ``context``, a zero byte and the canonical document."""
-        return base64.b64encode(self._key.sign(_message(document, context))).decode()
+        return self.sign_canonical(canonical(document), context=context)
+
+    def sign_canonical(self, data: bytes, *, context: str) -> str:
+        """Return the signature over a document that is in its canonical form already."""
+        return base64.b64encode(self._key.sign(_message(data, context))).decode()
 
 
 def is_public_key(text: str) -> bool:
@@ -93,16 +98,29 @@ def is_public_key(text: str) -> bool:
 def verify(document: Mapping[str, Json], signature: str, *, public: str, context: str) -> bool:
     """Say whether ``signature`` is by the key ``public``; anything malformed is just not valid."""
     try:
-        raw = base64.b64decode(public.removeprefix(PREFIX), validate=True)
-        key = Ed25519PublicKey.from_public_bytes(raw)
-        key.verify(base64.b64decode(signature, validate=True), _message(document, context))
+        data = canonical(document)
+    except (TypeError, ValueError):
+        return False
+    return verify_canonical(data, signature, public=public, context=context)
+
+
+def verify_canonical(data: bytes, signature: str, *, public: str, context: str) -> bool:
+    """The same for a document in its canonical form."""
+    try:
+        _public_key(public).verify(base64.b64decode(signature, validate=True), _message(data, context))
     except (InvalidSignature, ValueError, TypeError, binascii.Error):
         return False
     return public.startswith(PREFIX)
 
 
-def _message(document: Mapping[str, Json], context: str) -> bytes:
-    return b"videostore " + context.encode() + b"\x00" + canonical(document)
+@lru_cache(maxsize=16)
+def _public_key(public: str) -> Ed25519PublicKey:
+    raw = base64.b64decode(public.removeprefix(PREFIX), validate=True)
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
+def _message(data: bytes, context: str) -> bytes:
+    return b"videostore " + context.encode() + b"\x00" + data
 
 
 class ExportKey:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -12,9 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.clock import SettableClock
-from videostore.domain.errors import LedgerBroken, LedgerUnavailable
-from videostore.domain.ledger import Event
-from videostore.ledger.files import CHECKPOINTS, RECORDS, FileLedger
+from videostore.check.proof import verify_certificate_proof, verify_growth, verify_proof
+from videostore.domain.errors import LedgerBroken, LedgerUnavailable, RequestInvalid
+from videostore.domain.ledger import CHECKPOINT_CONTEXT, GENESIS, Checkpoint, Event, Proof
+from videostore.domain.merkle import Tree
+from videostore.ledger.files import INDEX, FileLedger
+from videostore.ledger.lines import CHECKPOINTS, RECORDS
 from videostore.ledger.verify import verify
 from videostore.signing import SigningKey
 
@@ -217,6 +221,188 @@ def test_a_full_disk_leaves_no_part_of_a_record(ledger, directory, key):
     )
     assert done.returncode == 7
     assert (directory / RECORDS).read_bytes() == before
+
+
+# --- checkpoints kept elsewhere, proofs, the index ---
+
+
+def cut(directory, records):
+    """Cut records and checkpoints off, as who has the disk can."""
+    rewrite(directory, lambda lines: lines[:records])
+    (directory / CHECKPOINTS).unlink()
+    (directory / INDEX).unlink(missing_ok=True)
+
+
+def test_a_lost_tail_shows_against_a_checkpoint_kept_elsewhere_and_only_there(ledger, directory, key):
+    fill(ledger)
+    kept = ledger.checkpoint()
+    cut(directory, 3)
+    assert problems(directory, key) == []
+    (problem,) = verify(directory, public_key=key.public, outside=[kept]).problems
+    assert "tail is gone" in problem
+
+
+def test_a_fork_shows_against_a_checkpoint_kept_elsewhere_also_when_it_is_signed(ledger, directory, key):
+    fill(ledger)
+    kept = [ledger.checkpoint()]
+    cut(directory, 3)
+    fork = FileLedger(directory, key=key, clock=SettableClock())
+    for number in range(3):
+        fork.append(Event.VIEWING, actor="officer-1", body={"grant_id": f"other {number}"})
+    kept.append(fork.checkpoint())
+    assert problems(directory, key) == []
+    report = verify(directory, public_key=key.public, outside=kept)
+    assert [("forked" in problem) for problem in report.problems] == [True]
+    assert report.covered_outside == 6
+
+
+def test_a_checkpoint_kept_elsewhere_of_another_key_is_not_believed(ledger, directory, key, tmp_path):
+    fill(ledger)
+    forger = FileLedger(tmp_path / "forged", key=SigningKey.create(tmp_path / "f"), clock=SettableClock())
+    fill(forger, 2)
+    report = verify(directory, public_key=key.public, outside=[ledger.checkpoint(), forger.checkpoint()])
+    assert report.problems == [f"outside checkpoint 1 is not signed by {key.public}"]
+    assert report.covered_outside == 5
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """A ledger of 700 records with its index: five whole blocks and a part; to be copied, not changed."""
+    root = tmp_path_factory.mktemp("long")
+    key = SigningKey.create(root / "ledger.key")
+    ledger = FileLedger(root / "ledger", key=key, clock=SettableClock())
+    fill(ledger, 300)
+    ledger.checkpoint()
+    fill(ledger, 400)
+    return root
+
+
+@pytest.fixture
+def copied(long, tmp_path):
+    """The directory of a copy of it, and how to open that."""
+    key = SigningKey.load(long / "ledger.key")
+    directory = shutil.copytree(long / "ledger", tmp_path / "copied")
+    return directory, key, lambda: FileLedger(directory, key=key, clock=SettableClock())
+
+
+def test_every_record_is_proven_by_itself_and_nothing_else_is(copied):
+    _directory, key, opened = copied
+    ledger = opened()
+    for number in (0, 1, 127, 128, 255, 299, 300, 639, 640, 699):
+        proof = Proof.from_json(json.loads(json.dumps(ledger.prove(number).to_json())))
+        assert proof.record.sequence == number
+        assert proof.checkpoint.size == (300 if number < 300 else 700)
+        assert len(proof.path) <= 10
+        document = proof.to_json()
+        assert verify_proof(document, public_key=key.public)["sequence"] == number
+        forged = {**document, "record": {**document["record"], "actor": "somebody"}}
+        with pytest.raises(LedgerBroken, match="not signed"):
+            verify_proof(forged, public_key=key.public)
+        elsewhere = {**document, "path": [*document["path"][1:], document["path"][0]]}
+        with pytest.raises(LedgerBroken, match="does not stand"):
+            verify_proof(elsewhere, public_key=key.public)
+    with pytest.raises(RequestInvalid):
+        ledger.prove(700)
+    with pytest.raises(LedgerBroken, match="no certificate"):
+        verify_certificate_proof(document, public_key=key.public)
+
+
+def test_growth_is_proven_from_any_checkpoint_and_a_fork_of_it_is_not(copied):
+    _directory, key, opened = copied
+    ledger = opened()
+    sizes = {0: GENESIS}
+    tree = Tree()
+    roots = {0: tree.root.hex()}
+    for record in ledger.records():
+        tree.add(record.leaf)
+        sizes[tree.size], roots[tree.size] = record.hash, tree.root.hex()
+
+    def signed(size, root):
+        made = Checkpoint(size, sizes[size], root, SettableClock().at)
+        return made.with_signature(key.sign(made.signed_fields(), context=CHECKPOINT_CONTEXT))
+
+    now = ledger.checkpoint()
+    assert (now.size, now.root) == (700, roots[700])
+    for size in (0, 1, 3, 128, 300, 512, 639, 640, 700):
+        path = ledger.growth(size, 700)
+        assert len(path) <= 11
+        document = {"first": signed(size, roots[size]).to_json(), "second": now.to_json(), "path": path}
+        verify_growth(document, public_key=key.public)
+        forked = {**document, "first": signed(size, roots[699]).to_json()}
+        with pytest.raises(LedgerBroken, match="forked"):
+            verify_growth(forked, public_key=key.public)
+        if size == 640:
+            with pytest.raises(LedgerBroken, match="two signed"):
+                verify_growth(document, public_key=key.public, outside=[signed(640, roots[639])])
+    with pytest.raises(RequestInvalid):
+        ledger.growth(1, 701)
+
+
+def test_a_process_that_starts_reads_the_end_and_goes_on_as_if_it_had_read_all(copied):
+    directory, key, opened = copied
+    whole = (directory / INDEX).read_bytes()
+    (directory / INDEX).unlink()
+    assert len(list(opened().records())) == 700
+    opened().append(Event.SERVED, actor="x", body={})
+    assert (directory / INDEX).read_bytes() == whole
+    broken = directory / RECORDS
+    broken.write_bytes(b"x" + broken.read_bytes()[1:])
+    opened().append(Event.SERVED, actor="x", body={})  # the beginning is not read again
+    assert problems(directory, key)
+
+
+@pytest.mark.parametrize("tail", [b"\x00" * 72, b"\x00" * 30, b"half an entry"])
+def test_what_a_power_cut_left_of_the_index_is_made_good(copied, tail):
+    directory, key, opened = copied
+    whole = (directory / INDEX).read_bytes()
+    (directory / INDEX).write_bytes(whole[:-72] + tail)
+    ledger = opened()
+    fill(ledger, 1)
+    assert (directory / INDEX).read_bytes()[: len(whole)] == whole
+    assert ledger.prove(600).holds
+    fill(ledger, 100)
+    ledger.checkpoint()
+    assert problems(directory, key) == []
+
+
+def test_a_wrong_last_entry_of_the_index_is_mended_from_the_records(copied):
+    directory, _key, opened = copied
+    whole = (directory / INDEX).read_bytes()
+    (directory / INDEX).write_bytes(whole[:-40] + bytes(40))
+    fill(opened(), 1)
+    assert (directory / INDEX).read_bytes() == whole
+
+
+@pytest.mark.parametrize("left", [0, 1, 200, 639])
+def test_records_taken_away_between_two_starts_are_missed(copied, left):
+    directory, _key, opened = copied
+    rewrite(directory, lambda lines: lines[:left])
+    with pytest.raises(LedgerBroken):
+        fill(opened(), 1)
+
+
+def test_two_processes_share_the_index(copied):
+    directory, key, opened = copied
+    one, other = opened(), opened()
+    for _ in range(3):
+        fill(one, 70)
+        fill(other, 70)
+    assert one.checkpoint().root == verify(directory, public_key=key.public).root
+    assert verify(directory, public_key=key.public).problems == []
+
+
+def test_records_of_one_kind_are_found_wherever_they_stand(ledger, directory):
+    fill(ledger, 2)
+    ledger.append(
+        Event.SERVED, actor="x", body={"event": "access.export", "nested": {"event": "key.created"}}
+    )
+    ledger.append(Event.EXPORT, actor="x", body={})
+    assert [record.sequence for record in ledger.find(Event.EXPORT)] == [3]
+    assert [record.sequence for record in ledger.find(Event.VIEWING)] == [0, 1]
+    assert list(ledger.find(Event.KEY_CREATED)) == []
+    rewrite(directory, lambda lines: [line.replace(b'"actor":"x"', b'"actor":"y"') for line in lines])
+    with pytest.raises(LedgerBroken):
+        list(ledger.find(Event.EXPORT))
 
 
 def test_times_are_those_of_the_clock(directory, key):

@@ -9,7 +9,8 @@ import pytest
 
 from tests.servers import until
 from tests.system.commands import make_site, videostore
-from videostore.app import Parts, create, rotate_master_key, sweep
+from videostore.app import Parts, create, sweep
+from videostore.app.proof import rotate_master_key
 from videostore.config.site import Site
 from videostore.domain import errors
 from videostore.domain.ledger import Event

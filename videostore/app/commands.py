@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from videostore.app.host import clock_synchronised
 from videostore.app.parts import (
-    PKCS11,
     RECORDER_PUBLIC_KEY,
     Parts,
     export_key,
@@ -25,7 +24,7 @@ from videostore.app.parts import (
     sweep,
 )
 from videostore.app.roles import ROLES
-from videostore.check import certificate, invariants, segments
+from videostore.check import invariants, segments
 from videostore.config.credentials import resolve_credentials
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site, create_site
@@ -37,14 +36,12 @@ from videostore.domain.errors import (
     ClockInDoubt,
     ConfigInvalid,
     KeyUnavailable,
-    SiteBusy,
     SiteError,
     VideostoreError,
 )
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Kind
 from videostore.domain.segment import EPOCH, GapReason, Span
-from videostore.durable import erase_file
 from videostore.keyring.master import try_out
 from videostore.retention.plan import Planned
 from videostore.retention.plan import plan as plan_hours
@@ -212,11 +209,6 @@ def plan(parts: Parts, moment: datetime) -> list[dict[str, Any]]:
     ]
 
 
-def verify_certificate(parts: Parts, certificate_id: str) -> dict[str, Json]:
-    """Check one certificate against ledger, keyring and store."""
-    return certificate.verify_certificate(parts.subject(), certificate_id)
-
-
 def verify_segments(parts: Parts, cameras: Sequence[CameraId], *, content: bool) -> list[segments.Finding]:
     """Compare what the recorder signed with the store; all cameras if none is named."""
     known = {camera.id for camera in parts.site.cameras.all()}
@@ -241,46 +233,6 @@ def rebuild_catalogue(parts: Parts) -> dict[str, int]:
 
     counts = rebuild(parts.catalogue, parts.store)
     return {"found": counts.found, "added": counts.added, "not_segments": counts.strangers}
-
-
-def rotate_master_key(parts: Parts, *, older: str, give_up: bool) -> dict[str, Any]:
-    """Wrap every private half by a new generation of the master key, then destroy the older ones.
-
-    ``older`` names the master key that wrapped them until now, if another one; a file is erased, a token
-    left to who keeps it. May be cut at any point and run again.
-    """
-    before = master_key(parts.site, older) if older else None
-    if before and (running := {"retention", "gate"} & parts.site.running().keys()):
-        raise SiteBusy(
-            f"{', '.join(sorted(running))} would go on with the master key of before",
-            hint="Stop them while the master key moves; recorders may go on.",
-        )
-    parts.keyrings  # noqa: B018 - destroys what is due first
-    parts.master_key.renew()
-    count = 0
-    unreadable: list[Json] = []
-    for kind, ring in parts.keyrings.items():
-        wrapped, lost = ring.rewrap(older=before)
-        count += wrapped
-        unreadable += [f"{kind} {key_id}" for key_id in lost]
-    if unreadable and not give_up:
-        raise KeyUnavailable(
-            f"{len(unreadable)} private halves open by no generation of the master key: {unreadable[0]} …",
-            hint="Nothing was destroyed. Restore what was altered, name the key of before by --from, "
-            "or give their footage up by --give-up.",
-        )
-    parts.master_key.retire()
-    if older and not older.startswith(PKCS11):
-        erase_file(parts.site.path(older))
-    parts.ledger.append(
-        Event.MASTER_KEY_ROTATED, actor=OPERATOR, body={"keys": count, "given_up": unreadable}
-    )
-    return {"keys_wrapped": count, "given_up": unreadable}
-
-
-def checkpoint(parts: Parts) -> dict[str, Json]:
-    """Sign the head of the ledger."""
-    return dict(parts.ledger.checkpoint().to_json())
 
 
 def check(parts: Parts) -> list[invariants.Finding]:

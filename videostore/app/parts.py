@@ -29,6 +29,7 @@ from videostore.keyring.files import FileKeyring, PublishedKeys
 from videostore.keyring.master import MasterKeyFile
 from videostore.ledger import verify as ledger_verify
 from videostore.ledger.files import FileLedger
+from videostore.ledger.lines import read_outside
 from videostore.ports import Clock, Holding, MasterKey, SegmentStore
 from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
 from videostore.recorder.dropped import Folder, FolderHolding, Pattern
@@ -118,8 +119,8 @@ class Parts:
         """Return when each key was destroyed, as the ledger says."""
         return {
             KeyId.parse(str(record.body["key_id"])): datetime.fromisoformat(str(record.body["destroyed_at"]))
-            for record in self.ledger.records()
-            if record.event is Event.KEY_DESTROYED and record.body["kind"] == kind
+            for record in self.ledger.find(Event.KEY_DESTROYED)
+            if record.body["kind"] == kind
         }
 
     def published(self, kind: Kind) -> PublishedKeys:
@@ -385,15 +386,23 @@ def sweep(parts: Parts) -> Sweep:
     )
 
 
-def verify_ledger(directory: Path, public_key: str) -> tuple[dict[str, Any], Sequence[str]]:
-    """Verify the ledger's files; without ``public_key`` by the key that lies beside them."""
-    if not public_key:
-        try:
-            public_key = (directory / "public.key").read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise SignatureInvalid(
-                f"{directory} has no public.key: {error.strerror}", hint="Give --public-key ed25519:…"
-            ) from error
-    report = ledger_verify.verify(directory, public_key=public_key)
-    facts = report.to_json()
-    return {key: value for key, value in facts.items() if key != "problems"}, report.problems
+def verify_ledger(
+    directory: Path, public_key: str, *, against: Sequence[Path] = ()
+) -> tuple[dict[str, Any], Sequence[str]]:
+    """Verify the ledger's files; without ``public_key`` by the key that lies beside them. ``against`` are
+    files or directories of checkpoints that were kept elsewhere."""
+    outside = [one for path in against for one in read_outside(path)]
+    report = ledger_verify.verify(
+        directory, public_key=public_key or ledger_public(directory), outside=outside
+    )
+    return report.to_json(), report.problems
+
+
+def ledger_public(directory: Path) -> str:
+    """Return the public key that lies beside a ledger."""
+    try:
+        return (directory / "public.key").read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SignatureInvalid(
+            f"{directory} has no public.key: {error.strerror}", hint="Give --public-key ed25519:…"
+        ) from error

@@ -17,7 +17,7 @@ from videostore.domain.ledger import Event, Json, Record
 from videostore.gate.casebook import Casebook
 from videostore.gate.papers import read_approval
 from videostore.gate.staff import current_code, enrolment
-from videostore.ledger.files import RECORDS, read_lines
+from videostore.ledger.lines import RECORDS, read_lines
 
 __all__ = ["authority_here", "current_code", "enrolment", "identity", "staff_rows", "verify_approval"]
 
@@ -112,3 +112,6 @@ class _Copy:
         for line in read_lines(self.directory / RECORDS):
             if line.record.sequence > after:
                 yield line.record
+
+    def find(self, event: Event) -> Iterator[Record]:
+        return (record for record in self.records() if record.event is event)

@@ -19,11 +19,10 @@ from videostore.backup.archive import Content, pack, unpack
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site
 from videostore.domain.errors import BackupInvalid, LedgerBroken, SignatureInvalid
-from videostore.domain.ledger import Event, Json
+from videostore.domain.ledger import CHECKPOINT_CONTEXT, Event, Json
 from videostore.domain.segment import EPOCH, Gap, GapReason, Span
 from videostore.durable import remove_file, write_file
 from videostore.keyring.master import MasterKeyFile
-from videostore.ledger.files import CHECKPOINT_CONTEXT
 from videostore.sealing import new_identity
 from videostore.signing import verify
 from videostore.store.directory import DirectoryStore

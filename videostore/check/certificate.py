@@ -51,7 +51,7 @@ def _find(subject: Subject, certificate_id: str) -> Record:
             return record
     raise RequestInvalid(
         f"the ledger has no certificate {certificate_id!r}",
-        hint="`videostore retention certificates` lists them.",
+        hint="`videostore retention certificates list` has them.",
     )
 
 

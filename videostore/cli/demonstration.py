@@ -23,6 +23,7 @@ import httpx
 from rich.text import Text
 
 from videostore import app as composition
+from videostore.app import proof as proofs
 from videostore.cli.client import GateClient, Session
 from videostore.cli.output import console, show_size, show_time
 from videostore.config.site import Site
@@ -308,7 +309,7 @@ class Demonstration:
         except KeyDestroyed as error:
             _say(f"a sealed copy kept aside opens no more: {error}")
         for body in self._records(Event.CERTIFICATE):
-            composition.verify_certificate(self._parts, body["id"])
+            proofs.verify_certificate(self._parts, body["id"])
         count = len(self._records(Event.CERTIFICATE))
         _say(f"{count} certificates: keys destroyed, objects confirmed absent")
 
@@ -336,7 +337,7 @@ class Demonstration:
             f"  videostore login alice --password-file {password} --authenticator {authenticator}\n"
             f"  videostore search --from 1m\n"
             f"  videostore play camera1 --from 20s -o film.mp4\n"
-            f"  videostore check; videostore ledger verify; videostore retention certificates\n"
+            f"  videostore check; videostore ledger verify; videostore retention certificates list\n"
             f"  curl {self._metrics()['recorder']}\n",
             markup=False,
             soft_wrap=True,

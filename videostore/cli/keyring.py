@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from videostore import app as composition
+from videostore.app import proof as proofs
 from videostore.cli.output import AsJson, SiteDir, load_site, print_facts
 
 app = typer.Typer(help="Look after the master key.", no_args_is_help=True)
@@ -30,5 +31,5 @@ def rotate(
     To move it, into a token say, name the new place in keyring.master_key and the old one by --from.
     """
     with composition.Parts(load_site(site)) as parts:
-        facts = composition.rotate_master_key(parts, older=older, give_up=give_up)
+        facts = proofs.rotate_master_key(parts, older=older, give_up=give_up)
     print_facts(facts, as_json=as_json)

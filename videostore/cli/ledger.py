@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
+import segno
 import typer
 from rich.text import Text
 
 from videostore import app as composition
-from videostore.cli.output import AsJson, SiteDir, console, load_site, print_facts, print_rows, show_time
+from videostore.app import proof as proofs
+from videostore.cli.output import (
+    AsJson,
+    SiteDir,
+    console,
+    load_site,
+    print_facts,
+    print_json,
+    print_rows,
+    show_time,
+)
 from videostore.domain.errors import LedgerBroken
 from videostore.domain.ledger import Event, Json
+from videostore.durable import disk_errors
 
 app = typer.Typer(help="Show and verify the ledger.", no_args_is_help=True)
 
@@ -29,7 +43,8 @@ def show(
     place = load_site(site)
     composition.record(place, Event.LEDGER_READ, last=last, event=event.value if event else None)
     with composition.Parts(place) as parts:
-        records = [record for record in parts.ledger.records() if event in {None, record.event}][-last:]
+        found = parts.ledger.find(event) if event else parts.ledger.records()
+        records = list(deque(found, maxlen=last))
     if as_json:
         print_rows([{**record.to_json(), "hash": record.hash} for record in records], as_json=True, empty="")
         return
@@ -51,6 +66,15 @@ def _short(value: Json) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+PublicKey = Annotated[
+    str, typer.Option("--public-key", help="ed25519:… that must have signed; default: that of the site.")
+]
+Against = Annotated[
+    list[Path] | None,
+    typer.Option("--against", help="Checkpoint kept elsewhere: a file, or a directory of them."),
+]
+
+
 @app.command()
 def verify(
     directory: Annotated[
@@ -61,12 +85,16 @@ def verify(
         str,
         typer.Option("--public-key", help="ed25519:… that must have signed it; default: the key beside it."),
     ] = "",
+    against: Against = None,
     site: SiteDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify chain, signatures and checkpoints. Needs only the ledger's files and the public key."""
+    """Verify chain, tree, signatures and checkpoints. Needs only the ledger's files and the public key.
+
+    A checkpoint kept elsewhere also shows a tail that was cut off, and a history exchanged as a whole.
+    """
     place = directory or load_site(site).root / "ledger"
-    facts, problems = composition.verify_ledger(place, public_key)
+    facts, problems = composition.verify_ledger(place, public_key, against=against or [])
     print_facts({**facts, "problems": problems, "ok": not problems}, as_json=as_json)
     if problems:
         raise LedgerBroken(
@@ -76,11 +104,65 @@ def verify(
 
 
 @app.command()
-def checkpoint(*, site: SiteDir = None, as_json: AsJson = False) -> None:
+def checkpoint(
+    *,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Append the line to a file.")] = None,
+    qr: Annotated[bool, typer.Option("--qr", help="Show it as a QR code, for a phone or a printer.")] = False,
+    png: Annotated[Path | None, typer.Option("--png", help="Draw the QR code into a PNG file.")] = None,
+    site: SiteDir = None,
+    as_json: AsJson = False,
+) -> None:
     """Sign the head of the ledger now. Keep the line it prints where nobody here can change it."""
     with composition.Parts(load_site(site)) as parts:
-        facts = composition.checkpoint(parts)
+        facts = proofs.checkpoint(parts)
+    line = json.dumps(facts, separators=(",", ":"))
+    with disk_errors(output or png or Path()):
+        if output:
+            with output.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        if png:
+            segno.make(line, error="m").save(str(png), scale=8)
     if as_json:
         print_facts(facts, as_json=True)
-    else:
-        console.print(json.dumps(facts), markup=False, soft_wrap=True)
+        return
+    if qr:
+        segno.make(line, error="l").terminal(compact=True)
+    console.print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
+def prove(
+    record: Annotated[int | None, typer.Argument(help="Number of a record.")] = None,
+    *,
+    since: Annotated[
+        Path | None,
+        typer.Option("--since", help="File of an earlier checkpoint: prove that nothing changed."),
+    ] = None,
+    site: SiteDir = None,
+) -> None:
+    """Print the proof (JSON) that a record stands in the ledger, or that it only grew since a checkpoint."""
+    if (record is None) == (since is None):
+        raise typer.BadParameter("name a record, or a checkpoint by --since")
+    with composition.Parts(load_site(site)) as parts:
+        if since is not None:
+            print_json(proofs.prove_growth(parts, since))
+        elif record is not None:
+            print_json(proofs.prove_record(parts, record))
+
+
+@app.command("verify-proof")
+def verify_proof(
+    file: Annotated[Path, typer.Argument(help="What `videostore ledger prove` printed.")],
+    *,
+    public_key: PublicKey = "",
+    against: Against = None,
+    site: SiteDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a proof. Needs only its file and the public key: no site, no ledger, no network."""
+    key = public_key or proofs.site_public_key(load_site(site).root)
+    facts = proofs.verify_proof(file, public_key=key, against=against or [])
+    body = facts.get("body")
+    if not as_json and isinstance(body, Mapping):
+        facts = {**{name: value for name, value in facts.items() if name != "body"}, **body}
+    print_facts(facts, as_json=as_json)

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from videostore import app as composition
+from videostore.app import proof as proofs
+from videostore.cli import certificates
 from videostore.cli.output import (
     AsJson,
     SiteDir,
@@ -22,6 +24,7 @@ from videostore.domain.errors import PromiseBroken
 from videostore.domain.ledger import Event
 
 app = typer.Typer(help="See and run what deletes footage.", no_args_is_help=True)
+app.add_typer(certificates.app, name="certificates")
 
 
 @app.command()
@@ -71,29 +74,6 @@ def sweep(*, site: SiteDir = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def certificates(*, site: SiteDir = None, as_json: AsJson = False) -> None:
-    """List the certificates of deletion in the ledger."""
-    with composition.Parts(load_site(site)) as parts:
-        bodies = [
-            {"sequence": record.sequence, **record.body}
-            for record in parts.ledger.records()
-            if record.event is Event.CERTIFICATE
-        ]
-    if as_json:
-        print_rows(bodies, as_json=True, empty="")
-        return
-    for body in bodies:
-        line = (
-            f"{body['id']}  camera {body['camera_id']}  hour {body['key_id']}  "
-            f"{body['segments']} segments  key destroyed {body['key_destroyed_at'] or 'never known'}  "
-            f"absence confirmed {body['confirmed_at']}"
-        )
-        console.print(line, markup=False, soft_wrap=True)
-    if not bodies:
-        console.print("No certificates yet: nothing has reached its deadline.", style="dim")
-
-
-@app.command()
 def verify(
     certificate: Annotated[str, typer.Argument(help="Id of a certificate.")],
     *,
@@ -103,7 +83,7 @@ def verify(
     """Check one certificate: it stands in a ledger that verifies, its key and its objects are gone."""
     place = load_site(site)
     with composition.Parts(place) as parts:
-        answer = composition.verify_certificate(parts, certificate)
+        answer = proofs.verify_certificate(parts, certificate)
     print_facts(answer, as_json=as_json)
 
 

@@ -2,30 +2,34 @@
 
 A record is a JSON object in canonical form (sorted keys, no white space, UTF-8; the subset of
 RFC 8785 that strings, integers, booleans, null, lists and objects need). Its hash is that of a
-Merkle tree leaf in RFC 6962, section 2.1: SHA-256 over a zero byte and the canonical bytes. Each
+Merkle tree leaf in RFC 9162, section 2.1: SHA-256 over a zero byte and the canonical bytes. Each
 record names the hash of the one before it, so an edit, a reordering or a hole breaks the chain;
-a signed checkpoint of the head pins its length.
+a signed checkpoint pins head, length and the root of the tree over all records (``domain.merkle``).
 
 Pure: signing and storing are done by the ledger room.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
 from videostore.domain.errors import LedgerBroken
+from videostore.domain.merkle import includes, leaf_hash
 from videostore.domain.segment import Sha256Hex
 
 Json: TypeAlias = "str | int | bool | list[Json] | Mapping[str, Json] | None"
 
 GENESIS = Sha256Hex("0" * 64)
 """What the first record names as the one before it."""
+
+RECORD_CONTEXT = "ledger record"
+CHECKPOINT_CONTEXT = "ledger checkpoint"
+"""What a signature is for (``videostore.signing``)."""
 
 
 class Event(StrEnum):
@@ -114,8 +118,92 @@ class Record:
         return record
 
     @property
-    def hash(self) -> Sha256Hex:
+    def leaf(self) -> bytes:
         return leaf_hash(canonical(self.to_json()))
+
+    @property
+    def hash(self) -> Sha256Hex:
+        return Sha256Hex(self.leaf.hex())
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The head at a moment: after ``size`` records the last one hashes to ``head``, the tree over all of
+    them to ``root``. Signed, it commits the ledger to everything before it."""
+
+    size: int
+    head: Sha256Hex
+    root: Sha256Hex
+    at: datetime
+    signature: str = ""
+
+    def signed_fields(self) -> dict[str, Json]:
+        at = self.at.astimezone(UTC).isoformat(timespec="microseconds")
+        return {"size": self.size, "head": self.head, "root": self.root, "at": at}
+
+    def with_signature(self, signature: str) -> Checkpoint:
+        return replace(self, signature=signature)
+
+    def to_json(self) -> dict[str, Json]:
+        return {**self.signed_fields(), "signature": self.signature}
+
+    @classmethod
+    def from_json(cls, fields: Any) -> Checkpoint:
+        """Read a checkpoint, its signature not checked. Raises LedgerBroken if it is none."""
+        try:
+            checkpoint = cls(
+                size=fields["size"],
+                head=Sha256Hex(fields["head"]),
+                root=Sha256Hex(fields["root"]),
+                at=datetime.fromisoformat(fields["at"]),
+                signature=fields["signature"],
+            )
+            same = checkpoint.to_json() == fields and type(checkpoint.size) is int and checkpoint.size >= 0
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise LedgerBroken(f"not a checkpoint: {error}") from error
+        if not same:
+            raise LedgerBroken("not a checkpoint: it has unexpected fields")
+        return checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That a record stands in the ledger: its way (hex) to the root of a checkpoint."""
+
+    record: Record
+    signature: str
+    checkpoint: Checkpoint
+    path: Sequence[str]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the way leads there; the two signatures are checked apart."""
+        return includes(
+            bytes.fromhex(self.checkpoint.root),
+            size=self.checkpoint.size,
+            index=self.record.sequence,
+            leaf=self.record.leaf,
+            path=[bytes.fromhex(step) for step in self.path],
+        )
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "record": self.record.to_json(),
+            "signature": self.signature,
+            "checkpoint": self.checkpoint.to_json(),
+            "path": list(self.path),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Proof:
+        """Read a proof. Raises LedgerBroken if it is none."""
+        try:
+            checkpoint = Checkpoint.from_json(fields["checkpoint"])
+            proof = cls(Record.from_json(fields["record"]), fields["signature"], checkpoint, fields["path"])
+            bytes.fromhex("".join([*proof.path, checkpoint.root]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise LedgerBroken(f"not a proof: {error}") from error
+        return proof
 
 
 def canonical(value: Json) -> bytes:
@@ -123,11 +211,6 @@ def canonical(value: Json) -> bytes:
     return json.dumps(
         _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
-
-
-def leaf_hash(data: bytes) -> Sha256Hex:
-    """RFC 6962, section 2.1: hash of a leaf."""
-    return Sha256Hex(hashlib.sha256(b"\x00" + data).hexdigest())
 
 
 def check_link(record: Record, *, previous: Sha256Hex, sequence: int) -> None:

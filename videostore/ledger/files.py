@@ -1,66 +1,77 @@
-"""The ledger as two files that anybody can verify with a SHA-256 and an Ed25519 at hand.
+"""The ledger as files that anybody can verify with a SHA-256 and an Ed25519 at hand.
 
-``records.jsonl``: one line for each record, the canonical JSON of ``{"record": …, "signature": …}``;
-each record names the hash of the one before it (``domain.ledger``). ``checkpoints.jsonl``: signed heads,
-each ``{"at", "head", "size", "signature"}``. Appends from several processes are serialised by a lock
-file; a record is synced before ``append`` returns. A line without its end is what a power cut left of a
-record that nobody was told of: the next append cuts it off and says so in a record of its own. Nothing
-else is ever repaired.
+``records.jsonl``: one line for each record, the canonical JSON of ``{"record": …, "signature": …}``; each
+record names the hash of the one before it, and is a leaf of a Merkle tree (``domain.ledger``).
+``checkpoints.jsonl``: signed heads. ``records.index`` is made from the records.
+
+Appends from several processes are serialised by a lock file; a record is synced before ``append`` returns. A
+line without its end is what a power cut left of a record that nobody was told of: the next append cuts it off
+and says so in a record of its own. No other record is ever repaired. Memory and the time to start do not grow
+with the ledger.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
 
 from videostore import telemetry
-from videostore.domain.errors import DiskError, LedgerBroken, LedgerUnavailable
-from videostore.domain.ledger import GENESIS, Event, Json, Record, canonical, check_link
+from videostore.domain.errors import DiskError, LedgerBroken, LedgerUnavailable, RequestInvalid
+from videostore.domain.ledger import (
+    CHECKPOINT_CONTEXT,
+    GENESIS,
+    RECORD_CONTEXT,
+    Checkpoint,
+    Event,
+    Json,
+    Proof,
+    Record,
+    canonical,
+    check_link,
+)
+from videostore.domain.merkle import Tree, consistency_proof, inclusion_proof
 from videostore.domain.segment import Sha256Hex
-from videostore.durable import disk_errors, locked, make_directory, sync_directory
+from videostore.durable import locked
+from videostore.ledger.index import LEVEL, STRIDE, Entry, Index
+from videostore.ledger.lines import (
+    CHECKPOINTS,
+    RECORDS,
+    Line,
+    append_line,
+    find_lines,
+    read_checkpoints,
+    read_lines,
+    whole_lines,
+)
 from videostore.ports import Clock
-from videostore.signing import SigningKey, verify
+from videostore.signing import SigningKey, verify, verify_canonical
 
-RECORDS = "records.jsonl"
-CHECKPOINTS = "checkpoints.jsonl"
-RECORD_CONTEXT = "ledger record"
-CHECKPOINT_CONTEXT = "ledger checkpoint"
+INDEX = "records.index"
 log = telemetry.logger("ledger")
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The signed head: after ``size`` records the last one hashes to ``head``."""
-
-    size: int
-    head: Sha256Hex
-    at: str
-    signature: str
-
-    def to_json(self) -> dict[str, Json]:
-        return {"size": self.size, "head": self.head, "at": self.at, "signature": self.signature}
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One signed record as it stands in the file; ``end`` is the offset after it, in bytes."""
-
-    record: Record
-    signature: str
-    end: int
 
 
 @dataclass(slots=True)
 class _Head:
-    """How far this process has read and believed the file."""
+    """How far the file was read and believed. ``block`` has the leaves since the last entry of the index."""
 
     size: int = 0
     hash: Sha256Hex = GENESIS
     end: int = 0
+    block: Tree = field(default_factory=Tree)
+
+    def add(self, line: Line) -> Entry | None:
+        """Move on to ``line``; return the entry of the index if that completes one."""
+        self.size, self.hash, self.end = self.size + 1, line.hash, line.end
+        self.block.add(line.leaf)
+        if self.size % STRIDE:
+            return None
+        entry = Entry(self.end, bytes.fromhex(self.hash), self.block.root)
+        self.block = Tree()
+        return entry
 
 
 class FileLedger:
@@ -70,160 +81,188 @@ class FileLedger:
     def __init__(self, directory: Path, *, key: SigningKey, clock: Clock) -> None:
         self._directory = directory
         self._path = directory / RECORDS
+        self._index = Index(directory / INDEX)
         self._key = key
         self._clock = clock
-        self._head = _Head()
-        self._offsets: list[int] = [0]  # offset at which record number i begins, as far as read
+        self._head: _Head | None = None  # as of the last append or checkpoint of this process
         self._lock = RLock()
 
     def append(self, event: Event, *, actor: str, body: Mapping[str, Json]) -> Record:
+        with self._writing():
+            head = self._catch_up()
+            self._cut_torn_tail(head)
+            return self._write(head, event, actor, body)
+
+    def records(self, *, after: int = -1) -> Iterator[Record]:
+        head = self._head_at((after + 1) // STRIDE)
+        for line in read_lines(self._path, start=head.end):
+            self._believe(line, head)
+            if line.record.sequence > after:
+                yield line.record
+
+    def find(self, event: Event) -> Iterator[Record]:
+        for line in find_lines(self._path, event):
+            self._check_signature(line)
+            yield line.record
+
+    @property
+    def public_key(self) -> str:
+        return self._key.public
+
+    # --- proof ---
+
+    def checkpoint(self) -> Checkpoint:
+        """Sign the head as it stands now, and keep the signature beside the records."""
+        with self._writing():
+            head = self._catch_up()
+            unsigned = Checkpoint(head.size, head.hash, Sha256Hex(self._root(head)), self._clock.now())
+            signature = self._key.sign(unsigned.signed_fields(), context=CHECKPOINT_CONTEXT)
+            checkpoint = unsigned.with_signature(signature)
+            path = self._directory / CHECKPOINTS
+            append_line(path, canonical(checkpoint.to_json()), at=whole_lines(path))
+            return checkpoint
+
+    def prove(self, sequence: int) -> Proof:
+        """Return the proof that record ``sequence`` stands in the ledger, under the newest checkpoint that
+        covers it, or a new one. Raises RequestInvalid if there is no such record."""
+        line = next(self._lines(sequence, sequence + 1), None) if sequence >= 0 else None
+        if line is None:
+            raise RequestInvalid(
+                f"the ledger has no record {sequence}", hint="`videostore ledger show` has their numbers."
+            )
+        newest = self._newest_checkpoint()
+        checkpoint = newest if newest and newest.size > sequence else self.checkpoint()
+        path = inclusion_proof(sequence, checkpoint.size, self._node)
+        return Proof(line.record, line.signature, checkpoint, [step.hex() for step in path])
+
+    def growth(self, first: int, second: int) -> list[str]:
+        """Return the proof that the ledger of ``second`` records begins with that of ``first``.
+        Raises RequestInvalid if it is not that long."""
+        with self._writing():
+            size = self._catch_up().size
+        if not 0 <= first <= second <= size:
+            raise RequestInvalid(
+                f"there is no way from {first} to {second} records", hint=f"The ledger has {size}."
+            )
+        return [step.hex() for step in consistency_proof(first, second, self._node)]
+
+    def _newest_checkpoint(self) -> Checkpoint | None:
+        newest = None
+        for checkpoint in read_checkpoints(self._directory / CHECKPOINTS):
+            if checkpoint and verify(
+                checkpoint.signed_fields(),
+                checkpoint.signature,
+                public=self._key.public,
+                context=CHECKPOINT_CONTEXT,
+            ):
+                newest = checkpoint
+        return newest
+
+    def _root(self, head: _Head) -> str:
+        tree = Tree()
+        for entry in self._index.entries(0, head.size // STRIDE):
+            tree.add(entry.root, level=LEVEL)
+        for line in self._lines(tree.size, head.size):
+            tree.add(line.leaf)
+        return tree.root.hex()
+
+    def _node(self, start: int, end: int) -> bytes:
+        """Return the root of the records ``start`` to ``end``, which are a node of the tree."""
+        tree = Tree()
+        if start % STRIDE == 0:
+            for entry in self._index.entries(start // STRIDE, min(end // STRIDE, self._index.count)):
+                tree.add(entry.root, level=LEVEL)
+        for line in self._lines(start + tree.size, end):
+            tree.add(line.leaf)
+        return tree.root
+
+    def _lines(self, start: int, end: int) -> Iterator[Line]:
+        head = self._head_at(start // STRIDE)
+        for line in read_lines(self._path, start=head.end):
+            if line.record.sequence >= end:
+                return
+            self._believe(line, head)
+            if line.record.sequence >= start:
+                yield line
+
+    # --- reading ---
+
+    def _head_at(self, entries: int) -> _Head:
+        """Return where to begin to read, at or before the end of that many entries of the index."""
+        count = min(entries, self._index.count)
+        if count <= 0:
+            return _Head()
+        entry = self._index[count - 1]
+        return _Head(count * STRIDE, Sha256Hex(entry.head.hex()), entry.end)
+
+    def _catch_up(self) -> _Head:
+        """Read what was appended since. A process that starts reads the last two blocks, and compares the
+        first of them with the index."""
+        count = self._index.count
+        head = self._head
+        if head is None or head.size // STRIDE > count:
+            head = self._head_at(count - 1)
+        for line in read_lines(self._path, start=head.end):
+            if entry := self._believe(line, head):
+                self._note(head.size // STRIDE - 1, entry)
+        if head.size < count * STRIDE:
+            raise LedgerBroken(
+                f"{self._path} does not have the {count * STRIDE} records that {INDEX} was made from",
+                hint="Records were taken away: keep the files. If `videostore ledger verify --against` an "
+                f"outside checkpoint finds nothing, remove {INDEX}; it is made anew.",
+            )
+        self._head = head
+        return head
+
+    def _believe(self, line: Line, head: _Head) -> Entry | None:
+        """Move ``head`` on to ``line``, which must follow; return the index entry that it completes."""
+        check_link(line.record, previous=head.hash, sequence=head.size)
+        self._check_signature(line)
+        return head.add(line)
+
+    def _note(self, number: int, entry: Entry) -> None:
+        """Write an entry of the index, unless it is there. A disk that refuses it costs time, no record."""
+        with suppress(DiskError):
+            if number >= self._index.count or self._index[number] != entry:
+                self._index.write(number, entry)
+
+    def _check_signature(self, line: Line) -> None:
+        if not verify_canonical(line.data, line.signature, public=self._key.public, context=RECORD_CONTEXT):
+            raise LedgerBroken(f"record {line.record.sequence} is not signed by this ledger's key")
+
+    # --- writing, under both locks ---
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
             with self._lock, locked(self._directory / ".lock"):
-                self._catch_up()
-                self._cut_torn_tail()
-                return self._write(event, actor, body)
+                yield
         except (DiskError, OSError) as error:
             raise LedgerUnavailable(
                 f"the ledger cannot be written: {error}",
                 hint="Free the disk of the ledger; until then no footage is served.",
             ) from error
 
-    def records(self, *, after: int = -1) -> Iterator[Record]:
-        with self._lock:
-            known = min(after + 1, len(self._offsets) - 1)
-            start = self._offsets[known]
-            head = _Head(known, self._hash_before(known), start)
-        for line in read_lines(self._path, start=start):
-            self._believe(line, head)
-            if line.record.sequence > after:
-                yield line.record
-
-    def checkpoint(self) -> Checkpoint:
-        """Sign the head as it stands now, and keep the signature beside the records."""
-        try:
-            with self._lock, locked(self._directory / ".lock"):
-                self._catch_up()
-                document: dict[str, Json] = {
-                    "size": self._head.size,
-                    "head": self._head.hash,
-                    "at": self._clock.now().isoformat(),
-                }
-                signature = self._key.sign(document, context=CHECKPOINT_CONTEXT)
-                checkpoint = Checkpoint(self._head.size, self._head.hash, str(document["at"]), signature)
-                path = self._directory / CHECKPOINTS
-                _append(path, canonical(checkpoint.to_json()) + b"\n", at=_whole_lines(path))
-                return checkpoint
-        except (DiskError, OSError) as error:
-            raise LedgerUnavailable(f"the ledger cannot be written: {error}") from error
-
-    @property
-    def public_key(self) -> str:
-        return self._key.public
-
-    # --- reading ---
-
-    def _catch_up(self) -> None:
-        """Read what others appended since, and remember where each record begins."""
-        for line in read_lines(self._path, start=self._head.end):
-            self._believe(line, self._head)
-            self._offsets.append(line.end)
-
-    def _believe(self, line: Line, head: _Head) -> None:
-        check_link(line.record, previous=head.hash, sequence=head.size)
-        if not verify(line.record.to_json(), line.signature, public=self._key.public, context=RECORD_CONTEXT):
-            raise LedgerBroken(f"record {line.record.sequence} is not signed by this ledger's key")
-        head.size, head.hash, head.end = line.record.sequence + 1, line.record.hash, line.end
-
-    def _hash_before(self, number: int) -> Sha256Hex:
-        """Return the hash of the record before ``number``, from the file."""
-        if number == 0:
-            return GENESIS
-        line = next(read_lines(self._path, start=self._offsets[number - 1]), None)
-        if line is None:
-            raise LedgerBroken(f"record {number - 1} was in the ledger and is gone")
-        return line.record.hash
-
-    # --- writing, under both locks ---
-
-    def _write(self, event: Event, actor: str, body: Mapping[str, Json]) -> Record:
-        record = Record(self._head.size, self._clock.now(), event, actor, dict(body), self._head.hash)
-        fields = record.to_json()
-        signature = self._key.sign(fields, context=RECORD_CONTEXT)
-        data = canonical({"record": fields, "signature": signature}) + b"\n"
-        end = _append(self._path, data, at=self._head.end)
-        self._head = _Head(record.sequence + 1, record.hash, end)
-        self._offsets.append(end)
-        telemetry.LEDGER_RECORDS.set(self._head.size)
+    def _write(self, head: _Head, event: Event, actor: str, body: Mapping[str, Json]) -> Record:
+        record = Record(head.size, self._clock.now(), event, actor, dict(body), head.hash)
+        data = canonical(record.to_json())
+        signature = self._key.sign_canonical(data, context=RECORD_CONTEXT)
+        line = b'{"record":%s,"signature":%s}' % (data, canonical(signature))
+        end = append_line(self._path, line, at=head.end)
+        if entry := head.add(Line(record, data, signature, end)):
+            self._note(head.size // STRIDE - 1, entry)
+        telemetry.LEDGER_RECORDS.set(head.size)
         return record
 
-    def _cut_torn_tail(self) -> None:
+    def _cut_torn_tail(self, head: _Head) -> None:
         """Remove the beginning of a record whose writer died, and say so."""
-        torn = (self._path.stat().st_size if self._path.exists() else 0) - self._head.end
+        torn = (self._path.stat().st_size if self._path.exists() else 0) - head.end
         if torn < 0:
             raise LedgerBroken(
                 f"{self._path} is shorter than it was",
                 hint="Records were taken away: keep the files as they are.",
             )
         if torn:
-            os.truncate(self._path, self._head.end)
+            os.truncate(self._path, head.end)
             log.warning("ledger.tail-repaired", torn_bytes=torn)
-            self._write(Event.TAIL_REPAIRED, "ledger", {"torn_bytes": torn})
-
-
-def read_lines(path: Path, *, start: int = 0) -> Iterator[Line]:
-    """Yield the whole lines of a records file from the offset ``start``; a line without its end is left out.
-
-    Raises LedgerBroken at the first line that is not a record, LedgerUnavailable if it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            for raw in file:
-                if not raw.endswith(b"\n"):
-                    return
-                start += len(raw)
-                yield _parse(raw[:-1], start)
-    except FileNotFoundError:
-        if start:
-            raise LedgerBroken(f"{path} is gone") from None
-    except OSError as error:
-        raise LedgerUnavailable(f"cannot read {path}: {error.strerror}") from error
-
-
-def _parse(raw: bytes, end: int) -> Line:
-    try:
-        fields = json.loads(raw)
-        record, signature = Record.from_json(fields["record"]), fields["signature"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise LedgerBroken(f"the line that ends at byte {end} is not a ledger record: {error}") from error
-    if canonical({"record": record.to_json(), "signature": signature}) != raw:
-        raise LedgerBroken(f"record {record.sequence} is not in canonical form: it was altered")
-    return Line(record, signature, end)
-
-
-def _append(path: Path, data: bytes, *, at: int) -> int:
-    """Write ``data`` at the end of ``path``, which is ``at``, and sync it; on failure take it back."""
-    with disk_errors(path):
-        make_directory(path.parent)
-        new = not path.exists()
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o640), "r+b", buffering=0) as file:
-            try:
-                file.seek(at)
-                left = memoryview(data)
-                while left:
-                    left = left[file.write(left) :]
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(at)
-                raise
-        if new:
-            sync_directory(path.parent)
-    return at + len(data)
-
-
-def _whole_lines(path: Path) -> int:
-    """Return the length of ``path`` without a line that was cut."""
-    try:
-        return path.read_bytes().rfind(b"\n") + 1
-    except FileNotFoundError:
-        return 0
+            self._write(head, Event.TAIL_REPAIRED, "ledger", {"torn_bytes": torn})

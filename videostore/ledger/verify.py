@@ -2,35 +2,41 @@
 
 What it can show: no record was altered, inserted, reordered, taken out of the middle, or cut off before
 the newest checkpoint. What no file can show by itself: that records *after* the newest checkpoint in
-your hands were not cut off. So keep checkpoints where the site cannot reach them.
+your hands were not cut off, or the whole history exchanged by who has the key. So keep checkpoints where
+the site cannot reach them, and give them here as ``outside``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from videostore.domain.errors import LedgerError
-from videostore.domain.ledger import GENESIS, Json, check_link
+from videostore.domain.ledger import CHECKPOINT_CONTEXT, GENESIS, RECORD_CONTEXT, Checkpoint, Json, check_link
+from videostore.domain.merkle import Tree
 from videostore.domain.segment import Sha256Hex
-from videostore.ledger.files import CHECKPOINT_CONTEXT, CHECKPOINTS, RECORD_CONTEXT, RECORDS, read_lines
+from videostore.ledger.lines import CHECKPOINTS, RECORDS, read_checkpoints, read_lines
 from videostore.signing import verify as signed
+from videostore.signing import verify_canonical
+
+_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What verification found; ``problems`` is empty if all holds. ``covered`` is the number of
-    records that the newest valid checkpoint pins, ``torn_bytes`` what a power cut left of a record that
-    nobody was told of."""
+    """What verification found; ``problems`` is empty if all holds, and names at most a hundred. ``covered``
+    is the number of records that the newest valid checkpoint pins, ``covered_outside`` that an outside one
+    does, ``torn_bytes`` what a power cut left of a record that nobody was told of."""
 
     records: int
     head: Sha256Hex
+    root: Sha256Hex
     first_at: str | None
     last_at: str | None
     checkpoints: int
     covered: int
+    covered_outside: int
     torn_bytes: int
     problems: Sequence[str]
 
@@ -38,59 +44,100 @@ class Report:
         return {
             "records": self.records,
             "head": self.head,
+            "root": self.root,
             "first_at": self.first_at,
             "last_at": self.last_at,
             "checkpoints": self.checkpoints,
             "covered_by_checkpoint": self.covered,
+            "covered_by_outside_checkpoint": self.covered_outside,
             "torn_bytes": self.torn_bytes,
         }
 
 
-def verify(directory: Path, *, public_key: str) -> Report:
-    """Verify the ledger in ``directory`` against ``public_key``. Memory does not grow with its length."""
+class _Pins:
+    """Checkpoints in the order of their sizes, each compared when the ledger has come so far."""
+
+    def __init__(
+        self, checkpoints: Iterable[Checkpoint | None], name: str, public: str, problems: list[str]
+    ) -> None:
+        self._checkpoints = self._valid(checkpoints, public)
+        self._name, self._problems = name, problems
+        self.count = self.covered = 0
+        self._next = next(self._checkpoints, None)
+
+    def _valid(self, checkpoints: Iterable[Checkpoint | None], public: str) -> Iterator[Checkpoint]:
+        size = 0
+        for number, one in enumerate(checkpoints, start=1):
+            if one is None or not signed(
+                one.signed_fields(), one.signature, public=public, context=CHECKPOINT_CONTEXT
+            ):
+                self._problems.append(f"{self._name} {number} is not signed by {public}")
+            elif one.size < size:
+                self._problems.append(f"{self._name} {number} pins fewer records than the one before it")
+            else:
+                self.count, size = self.count + 1, one.size
+                yield one
+
+    def compare(self, size: int, head: Sha256Hex, tree: Tree) -> None:
+        while (pin := self._next) is not None and pin.size == size:
+            if (pin.head, pin.root) == (head, tree.root.hex()):
+                self.covered = size
+            else:
+                self._problems.append(
+                    f"{self._name} pins {size} records; the ledger has others: it was forked"
+                )
+            self._next = next(self._checkpoints, None)
+
+    def finish(self, size: int) -> None:
+        """What pins more records than there are shows a lost tail."""
+        if self._next:
+            self._problems.append(
+                f"{self._name} pins {self._next.size} records; the ledger has {size}: its tail is gone"
+            )
+
+
+def verify(directory: Path, *, public_key: str, outside: Sequence[Checkpoint] = ()) -> Report:
+    """Verify the ledger in ``directory`` against ``public_key`` and the checkpoints kept elsewhere.
+    Memory does not grow with its length."""
     problems: list[str] = []
-    heads = _checkpoints(directory / CHECKPOINTS, public_key, problems)
-    wanted = {size for size, _ in heads}
-    found: dict[int, Sha256Hex] = {0: GENESIS}
-    size, head, end = 0, GENESIS, 0
+    own = _Pins(read_checkpoints(directory / CHECKPOINTS), "checkpoint", public_key, problems)
+    kept = sorted(outside, key=lambda one: one.size)
+    others = _Pins(kept, "outside checkpoint", public_key, problems)
+    head, end, tree = GENESIS, 0, Tree()
     first_at: str | None = None
     last_at: str | None = None
     try:
+        for pins in (own, others):
+            pins.compare(0, head, tree)
         for line in read_lines(directory / RECORDS):
             record = line.record
-            check_link(record, previous=head, sequence=size)
-            if not signed(record.to_json(), line.signature, public=public_key, context=RECORD_CONTEXT):
+            check_link(record, previous=head, sequence=tree.size)
+            valid = verify_canonical(line.data, line.signature, public=public_key, context=RECORD_CONTEXT)
+            if not valid and len(problems) < _SHOWN:
                 problems.append(f"record {record.sequence} is not signed by {public_key}")
-            size, head, end = size + 1, record.hash, line.end
-            if size in wanted:
-                found[size] = head
+            leaf = line.leaf
+            head, end = Sha256Hex(leaf.hex()), line.end
+            tree.add(leaf)
+            for pins in (own, others):
+                pins.compare(tree.size, head, tree)
             last_at = record.at.isoformat()
             first_at = first_at or last_at
     except LedgerError as error:
         problems.append(str(error))
+    for pins in (own, others):
+        pins.finish(tree.size)
     torn = (directory / RECORDS).stat().st_size - end if (directory / RECORDS).exists() else 0
-    for pinned, pinned_head in heads:
-        if found.get(pinned) != pinned_head:
-            problems.append(f"a checkpoint pins {pinned} records; the ledger does not have them as they were")
-    if size == 0 and not problems:
+    if tree.size == 0 and not problems:
         problems.append("there are no records: a site's first record is written when it is made")
-    covered = max((pinned for pinned, pinned_head in heads if found.get(pinned) == pinned_head), default=0)
-    return Report(size, head, first_at, last_at, len(heads), covered, 0 if problems else torn, problems)
-
-
-def _checkpoints(path: Path, public_key: str, problems: list[str]) -> list[tuple[int, Sha256Hex]]:
-    heads: list[tuple[int, Sha256Hex]] = []
-    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    for number, raw in enumerate(lines[:-1], start=1):
-        try:
-            document = json.loads(raw)
-            signature = document.pop("signature")
-            size, head = document["size"], Sha256Hex(document["head"])
-            valid = signed(document, signature, public=public_key, context=CHECKPOINT_CONTEXT)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            valid, size, head = False, -1, GENESIS
-        if valid and isinstance(size, int):
-            heads.append((size, head))
-        else:
-            problems.append(f"checkpoint {number} is not signed by {public_key}")
-    return heads
+    return Report(
+        records=tree.size,
+        head=head,
+        root=Sha256Hex(tree.root.hex()),
+        first_at=first_at,
+        last_at=last_at,
+        checkpoints=own.count,
+        covered=own.covered,
+        covered_outside=others.covered,
+        torn_bytes=0 if problems else torn,
+        problems=problems,
+    )

@@ -101,7 +101,7 @@ class Journal:
 
 
 def certificate_body(certificate: Certificate) -> dict[str, Json]:
-    """Return the certificate as it stands in the ledger (docs/reference/certificates.md)."""
+    """Return the certificate as it stands in the ledger (docs/reference/proofs.md)."""
     destroyed_at = certificate.key_destroyed_at
     return {
         "id": certificate.id,

@@ -40,6 +40,7 @@ LABELS = {
     "receiver": "native or libav",
     "route": "a route of the gate, never a path with identifiers",
     "status": "HTTP status",
+    "suspicion": "one of five kinds of suspected breach",
     "version": "version of the program",
     "wall": "one of five walls around the bytes",
 }
@@ -201,6 +202,12 @@ GATE_REQUEST_SECONDS = _gate.histogram(
     "gate_request_seconds", "Time the gate took to answer.", "route", "status", buckets=_SECONDS
 )
 
+GATE_SUSPECTED_BREACHES = _gate.gauge(
+    "gate_suspected_breaches", "Suspected breaches of the last 24 hours, by kind.", "suspicion"
+)
+GATE_GLASSES_UNREVIEWED = _gate.gauge(
+    "gate_glasses_unreviewed", "Grants taken by breaking the glass that no second person has reviewed."
+)
 GATE_CERTIFICATE_ENDS = _gate.gauge(
     "gate_certificate_end_timestamp_seconds", "Unix time at which the certificate of the gate ends."
 )

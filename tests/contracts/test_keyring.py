@@ -388,3 +388,13 @@ def test_anyone_can_check_the_format_with_the_age_program(keyring, sealed, tmp_p
         [age_program, "-d", "-i", identity], input=sealed, capture_output=True, check=True
     )
     assert opened.stdout == b"footage"
+
+
+def test_a_recorder_cannot_open_what_it_sealed(site, sealed):
+    """What a recorder's host holds, in root's hands: public halves, and a keyring program of his own."""
+    shutil.rmtree(site.directory / "private")
+    (site.root / "elsewhere" / "master.key").unlink()
+    MasterKeyFile(site.root / "elsewhere" / "master.key").renew()
+    assert site.published().recipient(KEY), "it still records"
+    with pytest.raises((KeyUnavailable, KeyDestroyed, SealBroken)):
+        site.keyring().open(KEY, sealed)

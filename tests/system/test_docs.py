@@ -148,3 +148,13 @@ def test_every_file_of_tests_that_a_port_names_exists():
     named = re.findall(r"tests/\S+\.py", (ROOT / "videostore" / "ports.py").read_text(encoding="utf-8"))
     assert len(named) >= 9
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_threat_has_its_test():
+    page = (ROOT / "docs" / "design" / "0020-threats.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+)` \|$", page, re.MULTILINE)
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    there = set(re.findall(r"^def (test_\w+)\(", tests, re.MULTILINE))
+    rows = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    assert len(named) == len(rows) > 25
+    assert set(named) - there == set()

@@ -28,6 +28,7 @@ from videostore.app.people import (
     enrolment,
     identity,
     staff_rows,
+    suspected_breaches,
     verify_approval,
 )
 from videostore.app.recovery import back_up, backup_key, reconcile, restore
@@ -66,6 +67,7 @@ __all__ = [
     "staff_rows",
     "status",
     "store_drift",
+    "suspected_breaches",
     "sweep",
     "verify_approval",
     "verify_export",

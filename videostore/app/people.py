@@ -11,6 +11,7 @@ from typing import Any
 from videostore.app.parts import Parts, host_time, staff, verify_ledger
 from videostore.config.site import Site, find_root
 from videostore.domain.access import Dossier, Reason, Staff, approved_until, judge_approval, right_to_see
+from videostore.domain.breach import suspected
 from videostore.domain.errors import ConfigInvalid, LedgerBroken, SignatureInvalid
 from videostore.domain.identity import Identity
 from videostore.domain.ledger import Event, Json, Record
@@ -19,7 +20,15 @@ from videostore.gate.papers import read_approval
 from videostore.gate.staff import current_code, enrolment
 from videostore.ledger.lines import RECORDS, read_lines
 
-__all__ = ["authority_here", "current_code", "enrolment", "identity", "staff_rows", "verify_approval"]
+__all__ = [
+    "authority_here",
+    "current_code",
+    "enrolment",
+    "identity",
+    "staff_rows",
+    "suspected_breaches",
+    "verify_approval",
+]
 
 
 def identity(site: Site, subject: str) -> Identity | None:
@@ -62,6 +71,20 @@ def staff_rows(site: Site) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def suspected_breaches(site: Site) -> list[dict[str, Any]]:
+    """Return every suspected breach in the ledger, oldest first, with the records that it rests on."""
+    with Parts(site) as parts:
+        return [
+            {
+                "at": breach.at,
+                "suspicion": breach.suspicion.value,
+                "staff_id": breach.actor,
+                "records": list(breach.records),
+            }
+            for breach in suspected(parts.ledger.records(), site.watch())
+        ]
 
 
 def verify_approval(

@@ -22,7 +22,7 @@ from videostore.config.durations import split_address
 from videostore.config.follow import Followed
 from videostore.config.site import Site
 from videostore.domain.camera import Camera, CameraId
-from videostore.domain.errors import PromiseBroken, SiteError
+from videostore.domain.errors import LedgerError, PromiseBroken, SiteError
 from videostore.domain.retention import Kind
 from videostore.domain.segment import SITE_KEEP, KeyId, Span
 from videostore.keyring.master import try_out
@@ -31,6 +31,7 @@ from videostore.retention.service import RetentionService
 
 if TYPE_CHECKING:
     from videostore.gate.oidc import Provider
+    from videostore.gate.service import Gate
     from videostore.recorder.folder import DropFolder
     from videostore.recorder.session import Recording
 
@@ -225,6 +226,7 @@ def _run_gate(parts: Parts, stop: Stop) -> None:
         notice=site.notice,
         provider=_provider(parts),
         unit=Unit(site.settings.site, export_key(site), recorder_public_key(site.root)),
+        watch=site.watch,
     )
     host, port = split_address(settings.listen)
     certificate, key = _tls(site)
@@ -237,8 +239,26 @@ def _run_gate(parts: Parts, stop: Stop) -> None:
             key=key,
             started=lambda url: _announce(site, "gate", {"metrics": metrics, "gate": url}),
             stop=stop,
-            beat=_every(3600, lambda: _tls(site)),
+            beat=_each(_every(3600, lambda: _tls(site)), _every(5, lambda: _look(gate))),
         )
+
+
+def _look(gate: Gate) -> None:
+    """Have the gate see what was recorded since: alarms do not wait for the next request."""
+    try:
+        gate.oversight.look()
+    except LedgerError as error:
+        log.error("oversight.blind", error=str(error))
+
+
+def _each(*actions: Callable[[], None]) -> Callable[[], None]:
+    """Return what does all of ``actions``."""
+
+    def beat() -> None:
+        for action in actions:
+            action()
+
+    return beat
 
 
 def _every(seconds: float, action: Callable[[], object]) -> Callable[[], None]:

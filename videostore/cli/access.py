@@ -43,11 +43,15 @@ def request(
     end: To = "",
     mode: Annotated[Mode, typer.Option("--mode", help="What for.")] = Mode.VIEW,
     incident: Incident = "",
+    break_glass: Annotated[
+        str,
+        typer.Option("--break-glass", help="Why no second person can be waited for: alarmed and reviewed."),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Ask for footage; an export waits for a second approved person."""
     with connected() as client:
-        answer = ask(client, camera, read_span(when, start, end), mode, incident)
+        answer = ask(client, camera, read_span(when, start, end), mode, incident, break_glass)
     if as_json:
         print_facts(answer, as_json=True)
     elif answer["grant"]:
@@ -122,10 +126,16 @@ def granted(
 
 
 def ask(
-    client: GateClient, cameras: list[str], span: dict[str, str], mode: Mode, incident: str
+    client: GateClient,
+    cameras: list[str],
+    span: dict[str, str],
+    mode: Mode,
+    incident: str,
+    break_glass: str = "",
 ) -> dict[str, Any]:
     """Ask for footage; the answer has the request and, if there is one already, its grant."""
     body = {"incident_id": find_incident(client, incident), "cameras": cameras, **span, "mode": mode.value}
+    body["break_glass"] = break_glass
     answer: dict[str, Any] = client.post("/v1/requests", body)
     return answer
 

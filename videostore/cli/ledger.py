@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from videostore import app as composition
 from videostore.app import proof as proofs
+from videostore.cli.access import connected
 from videostore.cli.output import (
     AsJson,
     SiteDir,
@@ -25,7 +26,7 @@ from videostore.cli.output import (
     show_time,
 )
 from videostore.domain.errors import LedgerBroken
-from videostore.domain.ledger import Event, Json
+from videostore.domain.ledger import Event, Json, Record
 from videostore.durable import disk_errors
 
 app = typer.Typer(help="Show and verify the ledger.", no_args_is_help=True)
@@ -36,18 +37,42 @@ def show(
     *,
     last: Annotated[int, typer.Option("--last", help="How many of the newest records.", min=1)] = 20,
     event: Annotated[Event | None, typer.Option("--event", help="Only records of this kind.")] = None,
+    breaches: Annotated[
+        bool, typer.Option("--breaches", help="Suspected breaches, instead of records.")
+    ] = False,
+    gate: Annotated[
+        bool,
+        typer.Option("--gate", help="Ask the gate, by your login, instead of the site's files."),
+    ] = False,
     site: SiteDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the newest records. Reading the ledger is itself recorded."""
+    if gate:
+        with connected() as client:
+            answer = client.post("/v1/ledger", {"last": last, "event": event.value if event else None})
+        if as_json:
+            print_rows(answer, as_json=True, empty="")
+        else:
+            _print([Record.from_json({name: row[name] for name in row if name != "hash"}) for row in answer])
+        return
     place = load_site(site)
+    if breaches:
+        composition.record(place, Event.LEDGER_READ, last=last, event=None, breaches=True)
+        rows = composition.suspected_breaches(place)[-last:]
+        print_rows(rows, as_json=as_json, empty="Nothing suspicious is in the ledger.")
+        return
     composition.record(place, Event.LEDGER_READ, last=last, event=event.value if event else None)
     with composition.Parts(place) as parts:
         found = parts.ledger.find(event) if event else parts.ledger.records()
         records = list(deque(found, maxlen=last))
     if as_json:
         print_rows([{**record.to_json(), "hash": record.hash} for record in records], as_json=True, empty="")
-        return
+    else:
+        _print(records)
+
+
+def _print(records: Iterable[Record]) -> None:
     for record in records:
         facts = ", ".join(f"{name} {_short(value)}" for name, value in record.body.items())
         console.print(

@@ -23,6 +23,7 @@ from videostore.cli import (
     keyring,
     ledger,
     login,
+    oversight,
     policy,
     presence,
     retention,
@@ -61,7 +62,7 @@ def _root(
     pass
 
 
-for module in (site, coverage, demo, login, access, footage):
+for module in (site, coverage, demo, login, oversight, access, footage):
     module.register(app)
 for name, group in (
     ("camera", camera.app),
@@ -70,6 +71,7 @@ for name, group in (
     ("staff", staff.app),
     ("incident", incident.app),
     ("export", export.app),
+    ("grant", oversight.grant),
     ("keyring", keyring.app),
     ("ledger", ledger.app),
     ("verify", verify.app),

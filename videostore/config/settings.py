@@ -5,7 +5,7 @@ docs/reference/*.schema.json are made from these models, and a test compares the
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from videostore.config.durations import Address, Duration, EntryExitKeep, VideoKeep, split_address
 from videostore.domain.access import Mode
+from videostore.domain.breach import Hours
 from videostore.domain.camera import Transport
 
 VERSION = 1
@@ -281,6 +282,36 @@ class RetentionFile(_Strict):
     entry_exit: EntryExitKeepSettings
 
 
+class WatchSettings(_Strict):
+    """What counts as a suspected breach. Each number is of one person, within the window."""
+
+    window: Duration = Field(timedelta(hours=1), description="How long things are counted together.")
+    refusals: int = Field(10, ge=1, description="Refusals.")
+    out_of_purpose: int = Field(3, ge=1, description="Refusals of what no incident or grant is for.")
+    footage: Duration = Field(timedelta(hours=24), description="Camera time that was served.")
+    failed_logins: int = Field(10, ge=1, description="Logins that failed.")
+    hours: str = Field(
+        "",
+        description="When people work, such as 07:00-19:00 Europe/Zurich; empty: at any time.",
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> WatchSettings:
+        self.working_hours()
+        return self
+
+    def working_hours(self) -> Hours | None:
+        """Return ``hours`` as the rules take them. Raises ValueError."""
+        if not self.hours:
+            return None
+        span, _, zone = self.hours.partition(" ")
+        try:
+            start, end = (time.fromisoformat(part) for part in span.split("-"))
+            return Hours(start, end, ZoneInfo(zone or "UTC"))
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{self.hours!r} is not like 07:00-19:00 Europe/Zurich") from error
+
+
 class AccessFile(_Strict):
     """policies/access.yaml"""
 
@@ -293,6 +324,11 @@ class AccessFile(_Strict):
     max_span: Duration = Field(timedelta(hours=24), description="Longest span that one request may ask for.")
     grant_lifetime: Duration = Field(timedelta(hours=4), description="How long a grant may be used.")
     second_person: list[Mode] = Field([Mode.EXPORT], description="Modes that a second person must approve.")
+    break_glass: bool = Field(
+        False,
+        description="Whether an approved person may go on without the second one, alarmed and reviewed.",
+    )
+    watch: WatchSettings = WatchSettings()
 
 
 State = Literal["enabled", "disabled", "removed"]

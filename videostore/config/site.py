@@ -33,6 +33,7 @@ from videostore.config.cameras import CameraList, write_cameras
 from videostore.config.files import read_yaml
 from videostore.config.settings import AccessFile, RetentionFile, SiteSettings, VideoKeepSettings
 from videostore.domain.access import AccessPolicy
+from videostore.domain.breach import WatchPolicy
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import ConfigInvalid, SiteExists, SiteMissing
 from videostore.domain.retention import Kind, RetentionPolicy
@@ -110,6 +111,19 @@ class Site:
             max_span=content.max_span,
             grant_lifetime=content.grant_lifetime,
             second_person=frozenset(content.second_person),
+            break_glass=content.break_glass,
+        )
+
+    def watch(self) -> WatchPolicy:
+        """Read from policies/access.yaml what counts as a suspected breach."""
+        content = self._access_file().watch
+        return WatchPolicy(
+            window=content.window,
+            refusals=content.refusals,
+            out_of_purpose=content.out_of_purpose,
+            footage=content.footage,
+            failed_logins=content.failed_logins,
+            hours=content.working_hours(),
         )
 
     def approvers(self) -> Mapping[str, str]:

@@ -47,7 +47,8 @@
     │   ├── SignatureInvalid            64   400
     │   ├── GateUnavailable             65
     │   ├── TooManyRequests             66   429    wait, then try again
-    │   └── ProviderUnavailable         67   503    the provider of OpenID Connect cannot be asked
+    │   ├── ProviderUnavailable         67   503    the provider of OpenID Connect cannot be asked
+    │   └── RequestTooLarge             68   413    or it did not arrive in time
     └── PromiseBroken                   70          `videostore check` found an invariant that does not hold
 
 Exit code 1 is an error we did not foresee, 2 a command line that makes no sense.
@@ -286,6 +287,11 @@ class TooManyRequests(AccessError):
 class ProviderUnavailable(AccessError):
     exit_code = 67
     http_status = 503
+
+
+class RequestTooLarge(AccessError):
+    exit_code = 68
+    http_status = 413
 
 
 class PromiseBroken(VideostoreError):

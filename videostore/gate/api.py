@@ -29,8 +29,10 @@ from videostore.gate.footage_routes import (
     search_routes,
     ticket_routes,
 )
+from videostore.gate.guard import Guard
 from videostore.gate.inputs import Body, Cameras, Empty, StaffId, find_all, read_span
 from videostore.gate.oidc_routes import oidc_routes
+from videostore.gate.oversight_routes import oversight_routes
 from videostore.gate.page_routes import page_routes
 from videostore.gate.service import Gate
 
@@ -48,6 +50,7 @@ class RequestBody(Body):
     start: AwareDatetime
     end: AwareDatetime
     mode: Mode = Mode.VIEW
+    break_glass: str = Field("", max_length=1000)
 
 
 class PresenceBody(Body):
@@ -61,6 +64,7 @@ def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], li
     api.add_exception_handler(VideostoreError, _on_error)
     api.add_exception_handler(RequestValidationError, _on_invalid)
     api.middleware("http")(_measure)
+    api.add_middleware(Guard)
     api.state.gate = gate
 
     @api.get("/healthz")
@@ -76,6 +80,7 @@ def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], li
     api.include_router(export_routes(gate, find_camera))
     api.include_router(playlist_routes(gate))
     api.include_router(ticket_routes(gate))
+    api.include_router(oversight_routes(gate))
     api.include_router(page_routes())
     return api
 
@@ -110,7 +115,7 @@ def _grants(gate: Gate, find_camera: Cameras) -> APIRouter:
     def request_footage(staff_id: StaffId, body: RequestBody) -> dict[str, Any]:
         cameras = [camera.id for camera in find_all(gate, staff_id, find_camera, body.cameras)]
         asked, grant = gate.request(
-            staff_id, body.incident_id, cameras, read_span(body.start, body.end), body.mode
+            staff_id, body.incident_id, cameras, read_span(body.start, body.end), body.mode, body.break_glass
         )
         return {**_request(asked), "grant": _grant(grant) if grant else None}
 
@@ -125,6 +130,10 @@ def _grants(gate: Gate, find_camera: Cameras) -> APIRouter:
     @router.get("/requests/{request_id}/grant")
     def grant_of(staff_id: StaffId, request_id: str) -> dict[str, Any]:
         return _grant(gate.grant_of(staff_id, request_id))
+
+    @router.get("/grants")
+    def grants(staff_id: StaffId) -> list[dict[str, Any]]:
+        return [_grant(grant) for grant in gate.grants(staff_id)]
 
     @router.post("/grants/{grant_id}/revoke")
     def revoke(staff_id: StaffId, grant_id: str, _: Empty) -> dict[str, Any]:

@@ -53,14 +53,14 @@ class Entrance:
     def login(self, staff_id: str, password: str, code: str, *, address: str) -> tuple[str, Login]:
         """Return a token for a local account. Raises NotLoggedIn or TooManyRequests."""
         now, guesser = self._rules.now(), f"{address} {staff_id}"
-        self._guesses.check(guesser, now=now)
-        self._attempts.spend(address, now=now)
+        self._guesses.check(guesser, now=now.timestamp())
+        self._attempts.spend(address, now=now.timestamp())
         proof = self._staff.prove(staff_id, password, code, now=now)
         with self._deciding:
             history = self._rules.book().history(proof.login_sha256) if proof else History()
             fault = judge_proof(proof, history)
             if fault is not None or proof is None:
-                self._guesses.note(guesser, now=now)
+                self._guesses.note(guesser, now=now.timestamp())
                 facts = {"login_sha256": proof.login_sha256} if proof else {}
                 self._refuse(staff_id if proof else "unknown", fault or Fault.STAFF_UNKNOWN, **facts)
             return self._begin(staff_id, now=now, by="password", step=proof.step)
@@ -96,7 +96,7 @@ class Entrance:
         if self._provider is None:
             raise RequestInvalid("this site logs in with password and code", hint="videostore login STAFF_ID")
         if address is not None:
-            self._attempts.spend(address, now=self._rules.now())
+            self._attempts.spend(address, now=self._rules.now().timestamp())
         return self._provider
 
     def _enter(self, found: Identity | Fault) -> tuple[str, Login]:

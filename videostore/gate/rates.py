@@ -1,9 +1,8 @@
-"""How often something may be tried: a sliding window for each name, in memory."""
+"""How often something may be tried: a bucket for each name that leaks evenly, in memory."""
 
 from __future__ import annotations
 
-from collections import deque
-from datetime import datetime, timedelta
+from datetime import timedelta
 from threading import Lock
 
 from videostore.domain.errors import TooManyRequests
@@ -13,39 +12,40 @@ _NAMES = 10_000
 
 
 class Rate:
-    """At most ``limit`` notes in ``window`` for each name; safe to share between threads."""
+    """``limit`` at once for each name, and as many again in each ``window``; safe to share between threads.
+
+    ``now`` counts seconds of any clock, always the same one.
+    """
 
     def __init__(self, limit: int, window: timedelta) -> None:
         self._limit = limit
-        self._window = window
-        self._notes: dict[str, deque[datetime]] = {}
+        self._leak = limit / window.total_seconds()
+        self._levels: dict[str, tuple[float, float]] = {}
         self._lock = Lock()
 
-    def check(self, name: str, *, now: datetime) -> None:
+    def check(self, name: str, *, now: float) -> None:
         """Raise TooManyRequests if ``name`` was noted too often."""
         with self._lock:
-            if len(self._recent(name, now)) >= self._limit:
-                raise TooManyRequests(
-                    "too many attempts from here", hint=f"Wait {self._window.total_seconds():.0f} seconds."
-                )
+            above = self._level(name, now) + 1 - self._limit
+        if above > 0:
+            raise TooManyRequests(
+                "too many attempts from here", hint=f"Wait {above / self._leak + 1:.0f} seconds."
+            )
 
-    def note(self, name: str, *, now: datetime) -> None:
+    def note(self, name: str, *, now: float) -> None:
         """Count one for ``name``."""
         with self._lock:
-            notes = self._recent(name, now)
-            notes.append(now)
-            self._notes.pop(name, None)
-            self._notes[name] = notes
-            if len(self._notes) > _NAMES:
-                del self._notes[next(iter(self._notes))]
+            level = self._level(name, now) + 1
+            self._levels.pop(name, None)
+            self._levels[name] = level, now
+            if len(self._levels) > _NAMES:
+                del self._levels[next(iter(self._levels))]
 
-    def spend(self, name: str, *, now: datetime) -> None:
+    def spend(self, name: str, *, now: float) -> None:
         """Count one for ``name``, or raise TooManyRequests."""
         self.check(name, now=now)
         self.note(name, now=now)
 
-    def _recent(self, name: str, now: datetime) -> deque[datetime]:
-        notes = self._notes.get(name, deque(maxlen=self._limit))
-        while notes and not timedelta(0) <= now - notes[0] <= self._window:
-            notes.popleft()
-        return notes
+    def _level(self, name: str, now: float) -> float:
+        level, at = self._levels.get(name, (0.0, now))
+        return max(0.0, level - max(0.0, now - at) * self._leak)

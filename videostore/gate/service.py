@@ -23,8 +23,8 @@ from videostore.domain.access import (
     decide_request,
     decide_second_person,
 )
+from videostore.domain.breach import WatchPolicy
 from videostore.domain.camera import CameraId
-from videostore.domain.errors import RequestInvalid
 from videostore.domain.ledger import Event, Json
 from videostore.domain.presence import Passage
 from videostore.domain.retention import RetentionPolicy
@@ -35,6 +35,7 @@ from videostore.gate.export import Exports, Unit
 from videostore.gate.footage import Footage, Serving
 from videostore.gate.logins import Logins
 from videostore.gate.oidc import Provider
+from videostore.gate.oversight import Oversight, one_line
 from videostore.gate.rules import Rules
 from videostore.gate.search import Search
 from videostore.gate.tickets import Ticket, Tickets
@@ -47,8 +48,6 @@ from videostore.ports import (
     SegmentStore,
     StaffDirectory,
 )
-
-_LONGEST_REFERENCE = 200
 
 
 class Gate:
@@ -70,6 +69,7 @@ class Gate:
         unit: Unit,
         notice: Callable[[], str],
         provider: Provider | None = None,
+        watch: Callable[[], WatchPolicy] = WatchPolicy,
     ) -> None:
         self._ledger = ledger
         self._presence = presence
@@ -81,6 +81,7 @@ class Gate:
             self._rules, ledger=ledger, store=store, catalogue=catalogue, keyring=keyring, retention=retention
         )
         self._tickets = Tickets()
+        self.oversight = Oversight(self._rules, ledger=ledger, policy=watch)
         self.search = Search(self._rules, ledger=ledger, catalogue=catalogue, retention=retention)
         self.exports = Exports(
             self._rules,
@@ -106,12 +107,7 @@ class Gate:
     def open_incident(self, staff_id: str, purpose: Purpose, reference: str) -> Incident:
         """Open an incident: the only occasion on which footage may be seen."""
         self.require_right(staff_id, "open-incident")
-        reference = reference.strip()
-        if not 1 <= len(reference) <= _LONGEST_REFERENCE or not reference.isprintable():
-            raise RequestInvalid(
-                f"the reference must have 1 to {_LONGEST_REFERENCE} printable characters",
-                hint="Name the emergency, such as 'fire alarm, building B, 2026-11-24'.",
-            )
+        reference = one_line(reference, "reference")
         incident_id = secrets.token_hex(8)
         body: dict[str, Json] = {
             "incident_id": incident_id,
@@ -137,10 +133,21 @@ class Gate:
     # --- what ---
 
     def request(
-        self, staff_id: str, incident_id: str, cameras: Collection[CameraId], span: Span, mode: Mode
+        self,
+        staff_id: str,
+        incident_id: str,
+        cameras: Collection[CameraId],
+        span: Span,
+        mode: Mode,
+        break_glass: str = "",
     ) -> tuple[Request, Grant | None]:
-        """Ask for footage. Returns the request, and the grant unless a second person has to approve it."""
-        request = Request(secrets.token_hex(8), staff_id, incident_id, frozenset(cameras), span, mode)
+        """Ask for footage. Returns the request, and the grant unless a second person has to approve it.
+
+        ``break_glass`` says why nobody can be waited for: where the policy allows it the grant is there at
+        once, alarmed, and stays on a list until a second person has reviewed it.
+        """
+        why = one_line(break_glass, "reason") if break_glass else ""
+        request = Request(secrets.token_hex(8), staff_id, incident_id, frozenset(cameras), span, mode, why)
         decision = decide_request(
             request,
             dossier=self._rules.dossier(staff_id),
@@ -196,6 +203,18 @@ class Gate:
         assert grant is not None
         return grant
 
+    def grants(self, staff_id: str) -> list[Grant]:
+        """Return the grants in force, oldest first."""
+        self.require_right(staff_id, "list-grants")
+        book, now = self._rules.book(), self._rules.now()
+        return [
+            grant
+            for grant in book.grants.values()
+            if not grant.revoked
+            and now < grant.expires_at
+            and book.incidents[grant.request.incident_id].closed_at is None
+        ]
+
     def revoke_grant(self, staff_id: str, grant_id: str) -> None:
         """End a grant: one's own, or as any approved person somebody else's."""
         decision = self.right(staff_id)
@@ -249,5 +268,10 @@ class Gate:
             "second_person": second_person,
             "expires_at": (self._rules.now() + self._rules.policy().grant_lifetime).isoformat(),
         }
+        if request.break_glass:
+            glass: dict[str, Json] = {"grant_id": grant_id, "why": request.break_glass}
+            self._ledger.append(Event.BREAK_GLASS, actor=by, body=glass)
         self._ledger.append(Event.GRANTED, actor=by, body=body)
+        if request.break_glass:
+            self.oversight.look()  # alarmed at once
         return self._rules.book().grants[grant_id]

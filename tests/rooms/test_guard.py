@@ -1,0 +1,182 @@
+"""Before every route: nothing too large, too slow or too often comes in; nothing leaves without headers."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from threading import Event, Thread
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.rooms.test_gate import CAMERAS, House, Officer, find_camera
+from tests.servers import until
+from videostore.domain.errors import TooManyRequests
+from videostore.gate import guard
+from videostore.gate.api import create_api
+from videostore.gate.rates import Rate
+from videostore.gate.server import serve
+
+SCHEMA = schemathesis.openapi.from_dict(
+    create_api(None, find_camera=find_camera, all_cameras=lambda: list(CAMERAS.values())).openapi()  # type: ignore[arg-type]  # nothing is asked
+)
+ENOUGH = settings(
+    max_examples=4,
+    phases=[Phase.generate],
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    return House(tmp_path_factory.mktemp("house"))
+
+
+@pytest.fixture(scope="module")
+def alice(house):
+    return Officer(house).open_incident()
+
+
+# --- what comes in ---
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_what_is_too_large_is_refused_before_it_is_read(house, honest):
+    body = b"x" * (guard.LARGEST_BODY + 1)
+    content = body if honest else iter([body[:1000]] * 1000)  # without a length, as chunks
+    answer = house.client().post("/v1/login", content=content)
+    assert (answer.status_code, answer.json()["error"]) == (413, "RequestTooLarge")
+    answer = house.client().get("/v1/whoami", params={"x": "x" * guard.LONGEST_ADDRESS})
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("length", ["-1", "many", "9" * 5000, "1e3", "²"])
+def test_a_length_that_is_none_is_refused(house, length):
+    answer = house.client().post("/v1/login", content=b"", headers=[("Content-Length", length.encode())])
+    assert answer.status_code == 413
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(house, monkeypatch):
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.01)
+    sent = []
+
+    async def never():
+        await asyncio.Event().wait()
+
+    async def keep(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": "/v1/login", "query_string": b"", "headers": [], "client": ("a", 1)}
+    asyncio.run(guard.Guard(house.api())(scope, never, keep))
+    assert sent[0]["status"] == 413
+
+
+def test_a_name_has_its_limit_and_no_other_pays_for_it():
+    rate = Rate(3, timedelta(seconds=30))
+    for _ in range(3):
+        rate.spend("a", now=0)
+    with pytest.raises(TooManyRequests):
+        rate.spend("a", now=9)
+    rate.spend("b", now=9)
+    rate.spend("a", now=11)
+    with pytest.raises(TooManyRequests):
+        rate.spend("a", now=11)
+
+
+@given(st.lists(st.floats(0, 1000)))
+def test_no_order_of_times_lets_more_through_than_the_limit_and_its_leak(times):
+    rate, through = Rate(5, timedelta(seconds=50)), 0
+    for now in sorted(times):
+        try:
+            rate.spend("a", now=now)
+        except TooManyRequests:
+            continue
+        through += 1
+    assert through <= 5 + max(times, default=0) / 10 + 1
+
+
+def test_who_asks_too_often_is_told_to_wait(house, monkeypatch):
+    monkeypatch.setattr(guard, "REQUESTS", 3)
+    client = house.client()
+    answers = [client.get("/healthz").status_code for _ in range(5)]
+    assert answers == [200, 200, 200, 429, 429]
+
+
+# --- what leaves ---
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/whoami", "/nothing", "/v1/login", "/page/page.js"])
+def test_every_answer_says_what_browsers_must_not_do(house, path):
+    headers = house.client().get(path).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Strict-Transport-Security"]
+    assert headers["Cache-Control"] in {"no-store", "no-cache"}
+    assert "server" not in headers
+
+
+def test_the_api_describes_itself_to_nobody(house):
+    for path in ("/docs", "/redoc", "/openapi.json"):
+        assert house.client().get(path).status_code == 404
+
+
+# --- whatever is sent ---
+
+
+@SCHEMA.parametrize()
+@ENOUGH
+def test_no_input_breaks_the_gate(house, alice, case):
+    """Of a person with every right, so that what is sent reaches the rules and what is behind them."""
+    if case.path == "/v1/logout":
+        return
+    given = case.as_transport_kwargs(base_url="https://testserver")
+    given["headers"] = {**dict(given["headers"] or {}), **alice.http.headers}
+    given.pop("cookies", None)  # the API takes none but that of a browser
+    given["content"] = given.pop("data", None)
+    answer = alice.http.request(**given, follow_redirects=False)
+    assert answer.status_code < 500, answer.text
+
+
+@given(st.binary(max_size=300))
+@ENOUGH
+def test_no_bytes_break_the_gate(house, alice, data):
+    for path in ("/v1/login", "/v1/requests", "/v1/acknowledgements", "/v1/ledger"):
+        answer = alice.http.post(path, content=data, headers={"Content-Type": "application/json"})
+        assert 400 <= answer.status_code < 500
+
+
+@given(st.text(max_size=60))
+@ENOUGH
+def test_no_token_breaks_the_gate(house, text):
+    token = text.encode("utf-8", "surrogatepass")
+    answer = house.client().get(
+        "/v1/whoami", headers=[(b"Authorization", b"Bearer " + token.replace(b"\n", b""))]
+    )
+    assert answer.status_code == 401
+
+
+def test_an_address_that_a_client_claims_is_not_believed(house, monkeypatch):
+    """Else everybody had as many tries at a password as there are addresses."""
+    monkeypatch.setattr(guard, "REQUESTS", 3)
+    told, stop = [], Event()
+    how = {"host": "127.0.0.1", "port": 0, "started": told.append, "stop": stop}
+    thread = Thread(target=serve, args=[house.api()], kwargs=how)
+    thread.start()
+    try:
+        until(lambda: bool(told), seconds=30)
+        answers = [
+            httpx.get(f"{told[0]}/healthz", headers={"X-Forwarded-For": f"192.0.2.{number}"}).status_code
+            for number in range(4)
+        ]
+    finally:
+        stop.set()
+        thread.join()
+    assert answers == [200, 200, 200, 429]

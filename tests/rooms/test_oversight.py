@@ -1,0 +1,120 @@
+"""Oversight: a broken glass is seen by somebody else, suspicions alarm, readers of the ledger are in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.premises import HOUR
+from tests.rooms.test_gate import House, Officer
+from videostore.domain.breach import WatchPolicy
+from videostore.domain.errors import LedgerUnavailable
+from videostore.domain.ledger import Event
+from videostore.telemetry import GATE_GLASSES_UNREVIEWED, GATE_SUSPECTED_BREACHES
+
+WHY = "nobody else is reachable, smoke on floor 4"
+
+
+@pytest.fixture
+def house(tmp_path):
+    house = House(tmp_path)
+    house.access = replace(house.access, break_glass=True)
+    return house
+
+
+@pytest.fixture
+def alice(house) -> Officer:
+    return Officer(house).open_incident()
+
+
+def unreviewed():
+    return GATE_GLASSES_UNREVIEWED._value.get()
+
+
+def test_a_broken_glass_is_alarmed_at_once_and_listed_until_a_second_person_has_looked(house, alice):
+    grant = alice.ask(mode="export", break_glass=WHY).json()["grant"]
+    assert unreviewed() == 1
+    kinds = [record.event for record in house.ledger.records()]
+    assert kinds[-3:] == [Event.REQUESTED, Event.BREAK_GLASS, Event.GRANTED], "on record before it is used"
+    assert alice.post(f"/v1/grants/{grant['grant_id']}/exports", camera="lobby").status_code == 200
+    house.clock.passes(2 * HOUR)  # the grant has ended, the review has not
+    bruno = Officer(house, "bruno")
+    (row,) = bruno.http.get("/v1/reviews").json()
+    assert (row["staff_id"], row["why"], row["mode"]) == ("alice", WHY, "export")
+    review = f"/v1/reviews/{grant['grant_id']}"
+    alice = Officer(house)
+    assert alice.post(review, verdict="all in order").json()["reason"] == "second-person-is-requester"
+    assert Officer(house, "carol").post(review, verdict="x").json()["reason"] == "no-approval"
+    assert bruno.post(review, verdict=" ").status_code == 400
+    assert unreviewed() == 1
+    assert bruno.post(review, verdict="fire alarm, confirmed by the control room").status_code == 200
+    assert bruno.http.get("/v1/reviews").json() == []
+    house.gate.oversight.look()
+    assert unreviewed() == 0
+    assert bruno.post(review, verdict="again").json()["reason"] == "not-granted"
+
+
+def test_no_glass_breaks_unless_the_policy_allows_it(house, alice):
+    house.access = replace(house.access, break_glass=False)
+    for mode in ("view", "export"):
+        answer = alice.ask(mode=mode, break_glass=WHY)
+        assert (answer.status_code, answer.json()["reason"]) == (403, "break-glass-not-allowed")
+    assert house.events(Event.GRANTED) == []
+
+
+def test_breaking_the_glass_is_no_way_round_the_right_to_see(house, alice):
+    carol = Officer(house, "carol")
+    carol.incident_id = alice.incident_id
+    assert carol.ask(mode="export", break_glass=WHY).json()["reason"] == "no-approval"
+    alice.post(f"/v1/incidents/{alice.incident_id}/close")
+    assert alice.ask(mode="export", break_glass=WHY).json()["reason"] == "incident-closed"
+
+
+def test_a_glass_that_cannot_be_recorded_does_not_break(house, alice, monkeypatch):
+    append = house.ledger.append
+
+    def failing(event, **rest):
+        if event is Event.BREAK_GLASS:
+            raise LedgerUnavailable("the disk of the ledger is full")
+        return append(event, **rest)
+
+    monkeypatch.setattr(house.ledger, "append", failing)
+    assert alice.ask(mode="export", break_glass=WHY).status_code == 503
+    assert house.events(Event.GRANTED) == []
+
+
+def test_suspicions_raise_the_alarm_for_a_day_also_after_a_restart(house, alice):
+    house.gate = house.new_gate(watch=lambda: WatchPolicy(out_of_purpose=3))
+
+    def suspected():
+        house.gate.oversight.look()
+        return GATE_SUSPECTED_BREACHES.labels(suspicion="out-of-purpose")._value.get()
+
+    alice = Officer(house).open_incident()
+    for _ in range(3):
+        assert suspected() == 0
+        alice.post("/v1/grants/guess/viewings", camera="lobby")
+    assert suspected() == 1
+    house.gate = house.new_gate(watch=lambda: WatchPolicy(out_of_purpose=3))
+    assert suspected() == 1
+    house.clock.passes(24 * HOUR)
+    assert suspected() == 0
+
+
+def test_who_reads_the_ledger_is_in_it(house, alice):
+    rows = alice.post("/v1/ledger", last=3).json()
+    assert [row["event"] for row in rows][-1] == "access.ledger-read"
+    assert (rows[-1]["actor"], len(rows)) == ("alice", 3)
+    assert {row["event"] for row in alice.post("/v1/ledger", event="access.login").json()} == {"access.login"}
+    assert Officer(house, "carol").post("/v1/ledger").status_code == 403
+    assert len(house.events(Event.LEDGER_READ)) == 2
+
+
+def test_any_approved_person_ends_a_grant_while_it_plays(house, alice):
+    serving = alice.view()
+    bruno = Officer(house, "bruno")
+    assert [row["grant_id"] for row in bruno.http.get("/v1/grants").json()] == [serving["grant_id"]]
+    assert bruno.post(f"/v1/grants/{serving['grant_id']}/revoke").status_code == 200
+    assert alice.movie(serving).json()["reason"] == "grant-revoked"
+    assert bruno.http.get("/v1/grants").json() == []

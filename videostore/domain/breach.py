@@ -1,0 +1,135 @@
+"""Suspected breaches of paragraph 27: what the ledger shows and a person should look at, as pure rules.
+
+A suspicion refuses nothing and accuses nobody: it is where the misconduct procedure of paragraph 27 (d)
+begins to read. Rules take records in their order and one policy; the same records give the same suspicions,
+to the running gate and to an auditor with a copy.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, time, timedelta
+from enum import StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from videostore.domain.access import Reason
+from videostore.domain.ledger import Event, Record
+
+
+class Suspicion(StrEnum):
+    """Every kind of suspected breach. Stable codes."""
+
+    REFUSALS = "repeated-refusals"
+    OUT_OF_PURPOSE = "out-of-purpose"
+    BULK = "bulk-pull"
+    OFF_HOURS = "off-hours"
+    GUESSING = "guessed-logins"
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """When people work, on every day; ``start`` after ``end`` is a night shift."""
+
+    start: time
+    end: time
+    zone: ZoneInfo
+
+    def holds(self, moment: datetime) -> bool:
+        local = moment.astimezone(self.zone).time()
+        if self.start <= self.end:
+            return self.start <= local < self.end
+        return local >= self.start or local < self.end
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPolicy:
+    """How much of something, by one person within ``window``, is suspicious. ``footage`` is camera time."""
+
+    window: timedelta = timedelta(hours=1)
+    refusals: int = 10
+    out_of_purpose: int = 3
+    footage: timedelta = timedelta(hours=24)
+    failed_logins: int = 10
+    hours: Hours | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One suspicion: by whom, when it became one, and the ledger records that it rests on."""
+
+    suspicion: Suspicion
+    actor: str
+    at: datetime
+    records: tuple[int, ...]
+
+
+BEYOND_PURPOSE = frozenset(
+    {
+        Reason.INCIDENT_UNKNOWN,
+        Reason.INCIDENT_CLOSED,
+        Reason.GRANT_UNKNOWN,
+        Reason.GRANT_NOT_YOURS,
+        Reason.MODE_NOT_GRANTED,
+        Reason.CAMERA_NOT_GRANTED,
+        Reason.SPAN_NOT_GRANTED,
+        Reason.BREAK_GLASS_NOT_ALLOWED,
+    }
+)
+"""Refusals of a person who may see footage, but wanted what no incident or grant is for."""
+
+_LOOKING = frozenset({Event.SEARCHED, Event.VIEWING, Event.EXPORT, Event.PRESENCE_READ})
+
+
+@dataclass(slots=True)
+class Watch:
+    """Follows records, oldest first, and remembers no more than a window of them."""
+
+    policy: WatchPolicy
+    _seen: dict[tuple[Suspicion, str], deque[tuple[datetime, float, int]]] = field(default_factory=dict)
+
+    def take(self, record: Record) -> Iterator[Breach]:
+        """Yield what this record makes a suspicion."""
+        policy = self.policy
+        for suspicion, actor, amount, limit in _signs(record, policy):
+            seen = self._seen.setdefault((suspicion, actor), deque())
+            while seen and record.at - seen[0][0] > policy.window:
+                seen.popleft()
+            seen.append((record.at, amount, record.sequence))
+            if sum(one[1] for one in seen) >= limit:
+                yield Breach(suspicion, actor, record.at, tuple(one[2] for one in seen))
+                seen.clear()  # the next begins from nothing
+
+
+def suspected(records: Iterable[Record], policy: WatchPolicy) -> Iterator[Breach]:
+    """Yield every suspicion in a ledger, oldest first."""
+    watch = Watch(policy)
+    for record in records:
+        yield from watch.take(record)
+
+
+def _signs(record: Record, policy: WatchPolicy) -> Iterator[tuple[Suspicion, str, float, float]]:
+    """Yield (suspicion, person, amount, limit) of one record."""
+    body: Mapping[str, Any] = record.body
+    match record.event:
+        case Event.REFUSED:
+            yield Suspicion.REFUSALS, record.actor, 1, policy.refusals
+            if body.get("reason") in BEYOND_PURPOSE:
+                yield Suspicion.OUT_OF_PURPOSE, record.actor, 1, policy.out_of_purpose
+        case Event.LOGIN_REFUSED:
+            yield Suspicion.GUESSING, str(body.get("staff_id")), 1, policy.failed_logins
+        case Event.SERVED:
+            yield Suspicion.BULK, record.actor, _seconds(body), policy.footage.total_seconds()
+        case _:
+            pass
+    if record.event in _LOOKING and policy.hours is not None and not policy.hours.holds(record.at):
+        yield Suspicion.OFF_HOURS, record.actor, 1, 1
+
+
+def _seconds(body: Mapping[str, Any]) -> float:
+    """Return how many seconds of footage a record of serving tells of."""
+    spans = body.get("spans") or ()
+    moments = ([datetime.fromisoformat(at) for at in span] for span in spans)
+    return sum((end - start).total_seconds() for start, end in moments)

@@ -1,0 +1,88 @@
+"""Oversight: broken glasses that wait for a second person, suspected breaches, and the ledger itself."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from datetime import timedelta
+from threading import Lock
+
+from videostore import telemetry
+from videostore.domain.access import Grant, decide_review
+from videostore.domain.breach import Breach, Suspicion, Watch, WatchPolicy
+from videostore.domain.errors import RequestInvalid
+from videostore.domain.ledger import Event, Json, Record
+from videostore.gate.rules import Rules
+from videostore.ports import Ledger
+
+log = telemetry.logger("gate")
+
+SHOWN = timedelta(hours=24)
+"""How long the metric tells of a suspicion; the ledger tells of it for good."""
+LONGEST = 200
+"""Characters of a reference, a reason or a verdict."""
+
+
+class Oversight:
+    """What is looked at afterwards, and who looks. Safe to share between threads."""
+
+    def __init__(self, rules: Rules, *, ledger: Ledger, policy: Callable[[], WatchPolicy]) -> None:
+        self._rules = rules
+        self._ledger = ledger
+        self._policy = policy
+        self._watch = Watch(policy())
+        self._read = -1
+        self._late: deque[Breach] = deque(maxlen=1000)
+        self._lock = Lock()
+
+    def look(self) -> None:
+        """Take in what was recorded since, and tell the metrics. Raises LedgerBroken or LedgerUnavailable."""
+        now = self._rules.now()
+        with self._lock:
+            self._watch.policy = self._policy()
+            for record in self._ledger.records(after=self._read):
+                for breach in self._watch.take(record):
+                    if breach.at > now - SHOWN:
+                        log.warning("breach.suspected", suspicion=breach.suspicion.value)
+                    self._late.append(breach)
+                self._read = record.sequence
+            while self._late and self._late[0].at <= now - SHOWN:
+                self._late.popleft()
+            count = Counter(breach.suspicion for breach in self._late)
+        for suspicion in Suspicion:
+            telemetry.GATE_SUSPECTED_BREACHES.labels(suspicion=suspicion.value).set(count[suspicion])
+        telemetry.GATE_GLASSES_UNREVIEWED.set(len(self._rules.book().unreviewed()))
+
+    def unreviewed(self, staff_id: str) -> list[Grant]:
+        """Return the grants taken by breaking the glass that nobody has looked at, oldest first."""
+        self._rules.check(staff_id, "list-reviews", self._rules.right(staff_id))
+        return self._rules.book().unreviewed()
+
+    def review(self, staff_id: str, grant_id: str, verdict: str) -> None:
+        """Close the review of a broken glass: by a second person, with what that person found."""
+        grant = self._rules.book().grants.get(grant_id)
+        decision = decide_review(
+            grant, reviewer=self._rules.dossier(staff_id), policy=self._rules.policy(), now=self._rules.now()
+        )
+        self._rules.check(staff_id, "review", decision, grant_id=grant_id)
+        body: dict[str, Json] = {"grant_id": grant_id, "verdict": one_line(verdict, "verdict")}
+        self._ledger.append(Event.REVIEWED, actor=staff_id, body=body)
+
+    def records(self, staff_id: str, *, last: int, event: Event | None) -> list[Record]:
+        """Return the newest records. Who may see footage may read them; that they did is on record first."""
+        self._rules.check(staff_id, "read-ledger", self._rules.right(staff_id))
+        body: dict[str, Json] = {"last": last, "event": event.value if event else None}
+        self._ledger.append(Event.LEDGER_READ, actor=staff_id, body=body)
+        found = (record for record in self._ledger.records() if event in {None, record.event})
+        return list(deque(found, maxlen=last))
+
+
+def one_line(text: str, what: str) -> str:
+    """Return a line that a person wrote for the ledger. Raises RequestInvalid."""
+    text = text.strip()
+    if not 1 <= len(text) <= LONGEST or not text.isprintable():
+        raise RequestInvalid(
+            f"the {what} must have 1 to {LONGEST} printable characters",
+            hint="Say it in one line, such as 'fire alarm, building B, 2026-11-24'.",
+        )
+    return text

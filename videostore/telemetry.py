@@ -40,7 +40,7 @@ LABELS = {
     "receiver": "native or libav",
     "route": "a route of the gate, never a path with identifiers",
     "status": "HTTP status",
-    "suspicion": "one of five kinds of suspected breach",
+    "suspicion": "one of six kinds of suspected breach",
     "version": "version of the program",
     "wall": "one of five walls around the bytes",
 }

@@ -48,6 +48,10 @@ class People:
         facts, key = self.directory.facts(name), self.keys["delegate"]
         return sign_approval(facts, "delegate", key, valid=VALID, now=NOW)
 
+    def recover(self, key="delegate", password="another good password", **changes):
+        how = {"approver": "delegate", "key": self.keys[key] if key else None, "password": password}
+        return self.directory.recover("alice", now=NOW, **how, **changes)
+
     def acknowledge(self, name="alice"):
         self.directory.acknowledge(name, self.keys[name], notice_sha256=NOTICE, now=NOW)
 
@@ -209,8 +213,7 @@ def test_only_the_person_acknowledges_the_notice(people):
 def test_a_password_set_by_somebody_else_ends_the_acknowledgement(people, who):
     people.admit()
     if who == "administrator":
-        key = people.keys["delegate"]
-        people.directory.recover("alice", "delegate", key, password="another good password", now=NOW)
+        people.recover()
         assert people.reason() is Reason.NOTICE_NOT_ACKNOWLEDGED
     else:
         people.add("bruno")
@@ -233,12 +236,9 @@ def test_an_approver_gives_a_lost_login_back_and_the_person_signs_again(people):
     people.admit()
     former = people.directory.dossier("alice").login_sha256
     with pytest.raises(SignatureInvalid):
-        people.directory.recover("alice", "delegate", people.keys["bruno"], password=PASSWORD, now=NOW)
+        people.recover(key="bruno")
     fresh = SigningKey.create(people.root / "new.key")
-    secret, renewed = people.directory.recover(
-        "alice", "delegate", people.keys["delegate"], password="another good password", now=NOW,
-        public_key=fresh.public,
-    )  # fmt: skip
+    secret, renewed = people.recover(public_key=fresh.public)
     assert [paper.valid.end for paper in renewed] == [VALID.end]
     assert secret != people.secrets["alice"]
     assert not people.prove().password
@@ -250,10 +250,19 @@ def test_an_approver_gives_a_lost_login_back_and_the_person_signs_again(people):
 def test_a_recovery_renews_no_approval_that_was_withdrawn(people):
     people.admit()
     people.directory.revoke("alice")
-    key = people.keys["delegate"]
-    _, renewed = people.directory.recover("alice", "delegate", key, password=PASSWORD, now=NOW)
+    _, renewed = people.recover()
     assert renewed == []
     assert people.reason() is not Reason.ALLOWED
+
+
+def test_without_an_approver_a_new_login_ends_every_approval(people):
+    people.admit()
+    _, renewed = people.recover(key=None)
+    assert renewed == []
+    people.acknowledge()
+    assert people.reason() is Reason.APPROVAL_UNSIGNED
+    people.directory.file_approval(people.approval())
+    assert people.reason() is Reason.ALLOWED
 
 
 # --- papers that travel ---

@@ -12,11 +12,13 @@ from cryptography import x509
 
 from tests.servers import until
 from videostore.domain.errors import ConfigInvalid
+from videostore.gate import guard
 from videostore.gate.api import create_api
 from videostore.gate.certificates import CERTIFICATE_LIVES, RENEWED_BEFORE, OwnCertificate, ends_at
 from videostore.gate.server import serve
 
 NOW = datetime.now(UTC).replace(microsecond=0)
+PATIENCE = 3
 NAMES = frozenset({"127.0.0.1", "gate.example"})
 
 
@@ -69,8 +71,9 @@ def test_an_authority_is_never_replaced_by_itself(tmp_path):
 
 
 @pytest.fixture
-def gate(tmp_path):
-    """A gate that listens; the address, its certificate, and what ends it."""
+def gate(tmp_path, monkeypatch):
+    """A gate that listens and has little patience: its address and certificate."""
+    monkeypatch.setattr(guard, "REQUESTS", PATIENCE)
     own, stop, told = made(tmp_path), Event(), []
     api = create_api(None, find_camera=lambda name: None, all_cameras=list)  # type: ignore[arg-type]  # only healthz is asked
     how = {"host": "127.0.0.1", "port": 0, "certificate": own.certificate, "key": own.key}
@@ -82,12 +85,10 @@ def gate(tmp_path):
     thread.join()
 
 
-def ask(address, authority, **changes):
+def ask(address, authority, headers=None):
     context = ssl.create_default_context(cafile=authority)
-    for name, value in changes.items():
-        setattr(context, name, value)
     with httpx.Client(verify=context, trust_env=False) as client:
-        return client.get(f"{address}/healthz").status_code
+        return client.get(f"{address}/healthz", headers=headers).status_code
 
 
 def test_who_trusts_the_sites_authority_reaches_the_gate_and_nobody_else_is_fooled(gate, tmp_path):
@@ -107,8 +108,16 @@ def test_a_certificate_that_was_renewed_is_used_at_once(gate):
 
     def reached():
         try:
-            return ask(address.replace("127.0.0.1", "localhost"), own.authority) == 200
+            return ask(address.replace("127.0.0.1", "localhost"), own.authority) in {200, 429}
         except httpx.ConnectError:
             return False
 
     until(reached, seconds=30)
+
+
+def test_an_address_that_a_client_claims_is_not_believed(gate):
+    """Else everybody had as many tries at a password as there are addresses."""
+    address, own = gate
+    claims = [{"X-Forwarded-For": f"192.0.2.{number}"} for number in range(PATIENCE + 1)]
+    answers = [ask(address, own.authority, claim) for claim in claims]
+    assert answers == [*[200] * PATIENCE, 429]

@@ -23,6 +23,14 @@ def log_in(house, address="192.0.2.1", **changes):
     return house.gate.entrance.login(*typed.values(), address=address)
 
 
+def recover(house):
+    """Give alice another login, as the delegate."""
+    how = {"approver": "delegate", "key": house.person_keys["delegate"], "password": PASSWORD}
+    house.secrets["alice"], renewed = house.staff.recover("alice", now=house.clock.now(), **how)
+    body = {"staff_id": "alice", "approval_ids": [paper.id for paper in renewed]}
+    house.ledger.append(Event.STAFF_RECOVERED, actor="operator", body=body)
+
+
 def faults(house):
     return [body["fault"] for body in house.events(Event.LOGIN_REFUSED)]
 
@@ -45,13 +53,7 @@ def test_wrong_codes_lock_an_account_until_an_approver_gives_another_login(house
     with pytest.raises(NotLoggedIn):
         log_in(house)
     assert faults(house)[-1] == "account-locked"
-    key = house.person_keys["delegate"]
-    secret, renewed = house.staff.recover("alice", "delegate", key, password=PASSWORD, now=house.clock.now())
-    ids = [paper.id for paper in renewed]
-    house.ledger.append(
-        Event.STAFF_RECOVERED, actor="operator", body={"staff_id": "alice", "approval_ids": ids}
-    )
-    house.secrets["alice"] = secret
+    recover(house)
     house.clock.passes(HOUR)
     assert log_in(house)
     assert house.gate.right("alice").reason == "notice-not-acknowledged"
@@ -107,8 +109,7 @@ def test_an_approval_withdrawn_ends_every_session_at_once_and_says_why_once(hous
 
 def test_a_login_that_is_changed_ends_the_sessions_of_the_former_one(house):
     alice = Officer(house)
-    key = house.person_keys["delegate"]
-    house.staff.recover("alice", "delegate", key, password=PASSWORD, now=house.clock.now())
+    recover(house)
     assert alice.http.get("/v1/whoami").status_code == 401
 
 
@@ -123,12 +124,7 @@ def test_an_approval_that_the_ledger_does_not_tell_of_is_none(house):
 
 def test_the_notice_is_signed_at_the_gate_and_the_key_stays_at_home(house):
     alice = Officer(house)
-    house.staff.recover(
-        "alice", "delegate", house.person_keys["delegate"], password=PASSWORD, now=house.clock.now()
-    )
-    house.secrets["alice"], _ = house.staff.recover(
-        "alice", "delegate", house.person_keys["delegate"], password=PASSWORD, now=house.clock.now()
-    )
+    recover(house)
     house.clock.passes(HOUR)
     alice = Officer(house)
     asked = alice.http.get("/v1/notice").json()

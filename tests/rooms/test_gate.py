@@ -50,8 +50,8 @@ class House(Premises):
             name: SigningKey.create(root / f"{name}.key") for name in ("delegate", "alice", "bruno", "carol")
         }
         self.secrets, self.last_step = {}, {}
-        approvers = {"delegate": self.person_keys["delegate"].public}
-        self.staff = FileStaffDirectory(root / "staff", approvers=lambda: approvers, hasher=CHEAP)
+        self.approvers = {"delegate": self.person_keys["delegate"].public}
+        self.staff = FileStaffDirectory(root / "staff", approvers=lambda: self.approvers, hasher=CHEAP)
         for name in ("alice", "bruno", "carol"):
             public = self.person_keys[name].public
             self.secrets[name] = self.staff.add(name, department="DSS", password=PASSWORD, public_key=public)
@@ -77,6 +77,7 @@ class House(Premises):
             policy=lambda: self.access,
             retention=lambda: self.policies[Kind.VIDEO],
             notice=lambda: "the notice",
+            approvers=lambda: self.approvers,
             unit=Unit("headquarters", export_key(), self.recorder.public),
             **parts,
         )

@@ -85,10 +85,12 @@ def test_a_login_that_takes_too_long_is_begun_again(provider, server, now):
         provider.finish(**brought)
 
 
-def test_a_terminal_waits_until_the_person_agrees(provider, server):
+def test_a_terminal_waits_until_the_person_agrees(provider, server, now):
     shown = provider.begin_device()
     assert provider.poll_device(shown["handle"]) is None
     server.agree(shown["verification_uri_complete"])
+    assert provider.poll_device(shown["handle"]) is None, "too soon: the provider is not asked"
+    now.ahead = timedelta(seconds=shown["interval_seconds"])
     assert isinstance(provider.poll_device(shown["handle"]), Identity)
     with pytest.raises(NotLoggedIn):
         provider.poll_device(shown["handle"])
@@ -207,6 +209,7 @@ def test_a_terminal_logs_in_at_the_gate(house, server):
     body = {"handle": shown["handle"]}
     assert client.post("/v1/oidc/token", json=body).json() == {"waits": True}
     server.agree(shown["verification_uri_complete"])
+    house.clock.passes(timedelta(seconds=shown["interval_seconds"]))
     assert client.post("/v1/oidc/token", json=body).status_code == 401  # nobody's subject
     assert client.post("/v1/oidc/token", json=body).status_code == 401  # and the handle is used up
 

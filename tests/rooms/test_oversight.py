@@ -20,6 +20,7 @@ WHY = "nobody else is reachable, smoke on floor 4"
 def house(tmp_path):
     house = House(tmp_path)
     house.access = replace(house.access, break_glass=True)
+    house.gate.oversight.look()
     return house
 
 
@@ -100,6 +101,19 @@ def test_suspicions_raise_the_alarm_for_a_day_also_after_a_restart(house, alice)
     assert suspected() == 1
     house.clock.passes(24 * HOUR)
     assert suspected() == 0
+
+
+def test_an_approver_who_is_added_to_the_policy_is_on_record_and_alarmed(house):
+    """Root lets himself be approved by a key of his own, and takes it out again."""
+    gauge = GATE_SUSPECTED_BREACHES.labels(suspicion="approvers-changed")
+    assert gauge._value.get() == 0, "the first that is known is no change"
+    house.approvers = {**house.approvers, "root": house.person_keys["carol"].public}
+    house.gate.oversight.look()
+    del house.approvers["root"]
+    house.new_gate().oversight.look()
+    assert gauge._value.get() == 2
+    assert len(house.events(Event.POLICY_LOADED)) == 3
+    assert house.events(Event.POLICY_LOADED)[1]["approvers"][1].startswith("root ed25519:")
 
 
 def test_who_reads_the_ledger_is_in_it(house, alice):

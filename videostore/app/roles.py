@@ -227,6 +227,7 @@ def _run_gate(parts: Parts, stop: Stop) -> None:
         provider=_provider(parts),
         unit=Unit(site.settings.site, export_key(site), recorder_public_key(site.root)),
         watch=site.watch,
+        approvers=site.approvers,
     )
     host, port = split_address(settings.listen)
     certificate, key = _tls(site)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -72,7 +72,7 @@ def show(
         _print(records)
 
 
-def _print(records: Iterable[Record]) -> None:
+def _print(records: Collection[Record]) -> None:
     for record in records:
         facts = ", ".join(f"{name} {_short(value)}" for name, value in record.body.items())
         console.print(

@@ -14,6 +14,7 @@ from videostore.cli.output import (
     AsJson,
     SiteDir,
     console,
+    errors,
     load_site,
     print_facts,
     print_json,
@@ -34,6 +35,10 @@ app = typer.Typer(help="Add, approve, inform and revoke staff.", no_args_is_help
 StaffId = Annotated[str, typer.Argument(metavar="STAFF_ID", help="Staff identifier.")]
 Approver = Annotated[str, typer.Option("--approver", help="Your identifier in policies/access.yaml.")]
 Key = Annotated[Path, typer.Option("--key", help="Your signing key.")]
+MaybeApprover = Annotated[
+    str, typer.Option("--approver", help="Your identifier in policies/access.yaml, to sign here.")
+]
+MaybeKey = Annotated[Path | None, typer.Option("--key", help="Your signing key, to sign here.")]
 Days = Annotated[int, typer.Option("--days", help="How long the approval is valid.", min=1, max=366)]
 Subject = Annotated[
     str, typer.Option("--subject", help="The person's subject at the OpenID provider, instead of a password.")
@@ -79,8 +84,8 @@ def add(
 def recover(
     staff_id: StaffId,
     *,
-    approver: Approver,
-    key: Key,
+    approver: MaybeApprover = "",
+    key: MaybeKey = None,
     public_key: Annotated[
         str, typer.Option("--public-key", help="The person's new public key, if the old one is lost.")
     ] = "",
@@ -89,20 +94,21 @@ def recover(
     site: SiteDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a person a new login, as approver: password or authenticator are lost, or the account is locked.
+    """Give a person a new login: password or authenticator are lost, or the account is locked.
 
-    What you had approved stays approved, for as long as it was; the person acknowledges the notice again.
+    It ends every approval. With --approver and --key what you had approved stays so, for as long as it was;
+    else an approver signs again. The person acknowledges the notice again.
     """
     place = load_site(site)
     identity = composition.identity(place, subject)
     secret, approvals = composition.staff(place).recover(
         staff_id,
-        approver,
-        SigningKey.load(key),
         now=parse_time("now", now=composition.host_time()),
         password="" if identity else read_password(password_file, confirm=True),
         identity=identity,
         public_key=public_key,
+        approver=approver,
+        key=SigningKey.load(key) if key else None,
     )
     ids: list[Json] = [approval.id for approval in approvals]
     composition.record(place, Event.STAFF_RECOVERED, staff_id=staff_id, approver=approver, approval_ids=ids)
@@ -132,6 +138,12 @@ def sign(
         )
     now = parse_time("now", now=composition.host_time())
     valid = Span(now, now + timedelta(days=days))
+    errors.print(
+        f"You approve {person['staff_id']} of {person['department']} until {show_time(valid.end)}, "
+        f"whose key is {person['public_key']}: does the person say the same?",
+        markup=False,
+        soft_wrap=True,
+    )
     print_json(sign_approval(person, approver, SigningKey.load(key), valid=valid, now=now))
 
 
@@ -142,10 +154,8 @@ def approve(
     file: Annotated[
         Path | None, typer.Option("--file", help="An approval that was signed elsewhere.")
     ] = None,
-    approver: Annotated[
-        str, typer.Option("--approver", help="Your identifier in policies/access.yaml, to sign here.")
-    ] = "",
-    key: Annotated[Path | None, typer.Option("--key", help="Your signing key, to sign here.")] = None,
+    approver: MaybeApprover = "",
+    key: MaybeKey = None,
     days: Days = 90,
     site: SiteDir = None,
 ) -> None:

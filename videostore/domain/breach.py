@@ -27,6 +27,7 @@ class Suspicion(StrEnum):
     BULK = "bulk-pull"
     OFF_HOURS = "off-hours"
     GUESSING = "guessed-logins"
+    APPROVERS = "approvers-changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,20 @@ _LOOKING = frozenset({Event.SEARCHED, Event.VIEWING, Event.EXPORT, Event.PRESENC
 
 @dataclass(slots=True)
 class Watch:
-    """Follows records, oldest first, and remembers no more than a window of them."""
+    """Follows records, oldest first, and remembers no more than a window of them. ``approvers`` are those
+    of the policy that was loaded last: who adds one to the file can make anybody approved."""
 
     policy: WatchPolicy
+    approvers: object = None
     _seen: dict[tuple[Suspicion, str], deque[tuple[datetime, float, int]]] = field(default_factory=dict)
 
     def take(self, record: Record) -> Iterator[Breach]:
         """Yield what this record makes a suspicion."""
         policy = self.policy
+        if record.event is Event.POLICY_LOADED:
+            former, self.approvers = self.approvers, record.body.get("approvers")
+            if former is not None and former != self.approvers:
+                yield Breach(Suspicion.APPROVERS, record.actor, record.at, (record.sequence,))
         for suspicion, actor, amount, limit in _signs(record, policy):
             seen = self._seen.setdefault((suspicion, actor), deque())
             while seen and record.at - seen[0][0] > policy.window:

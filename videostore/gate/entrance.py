@@ -182,7 +182,8 @@ class Entrance:
         body: dict[str, Json] = {"staff_id": staff_id, "fault": fault.value, **facts}
         self._ledger.append(Event.LOGIN_REFUSED, actor=GATE, body=body)
         telemetry.GATE_LOGINS.labels(outcome="refused").inc()
-        raise NotLoggedIn(_WRONG, hint="The approver lifts a lock: `videostore staff recover`.")
+        raise NotLoggedIn(_WRONG, hint=_NEXT)
 
 
+_NEXT = "A code works once: wait for the next. After five wrong ones an approver gives a new login."
 _WRONG = "you could not be logged in: wrong identifier, password or code"

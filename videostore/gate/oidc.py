@@ -12,7 +12,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
@@ -62,6 +62,8 @@ class _Attempt:
     nonce: str = ""
     verifier: str = ""
     device_code: str = ""
+    interval: timedelta = timedelta(0)
+    ask_at: datetime | None = None
 
 
 class Provider:
@@ -122,7 +124,8 @@ class Provider:
                 hint="Allow the device grant to the client at the provider.",
             ) from error
         handle = secrets.token_urlsafe(32)
-        self._remember(handle, _Attempt(self._now(), device_code=device_code))
+        now, pace = self._now(), timedelta(seconds=max(1, interval))
+        self._remember(handle, _Attempt(now, device_code=device_code, interval=pace, ask_at=now))
         complete = str(answer.get("verification_uri_complete") or "")
         return {**shown, "verification_uri_complete": complete, "interval_seconds": interval,
                 "expires_in_seconds": expires_in, "handle": handle}  # fmt: skip
@@ -132,6 +135,11 @@ class Provider:
         attempt = self._take(handle)
         if not attempt.device_code:
             raise NotLoggedIn("this is no login of a terminal", hint=_HINT)
+        now = self._now()
+        if attempt.ask_at is not None and now < attempt.ask_at:  # the provider is not asked more often
+            self._remember(handle, attempt)
+            return None
+        attempt = replace(attempt, ask_at=now + attempt.interval)
         try:
             with self._client() as client:
                 answer = client.fetch_token(
@@ -139,6 +147,9 @@ class Provider:
                     grant_type=_DEVICE,
                     device_code=attempt.device_code,
                 )
+        except ProviderUnavailable:
+            self._remember(handle, attempt)
+            raise
         except OAuthError as error:
             if error.error not in {"authorization_pending", "slow_down"}:
                 return Fault.PROVIDER_REFUSED

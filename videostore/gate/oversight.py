@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from threading import Lock
 
 from videostore import telemetry
@@ -26,32 +26,50 @@ LONGEST = 200
 class Oversight:
     """What is looked at afterwards, and who looks. Safe to share between threads."""
 
-    def __init__(self, rules: Rules, *, ledger: Ledger, policy: Callable[[], WatchPolicy]) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        ledger: Ledger,
+        policy: Callable[[], WatchPolicy],
+        approvers: Callable[[], Mapping[str, str]],
+    ) -> None:
         self._rules = rules
         self._ledger = ledger
         self._policy = policy
+        self._approvers = approvers
         self._watch = Watch(policy())
         self._read = -1
         self._late: deque[Breach] = deque(maxlen=1000)
         self._lock = Lock()
 
     def look(self) -> None:
-        """Take in what was recorded since, and tell the metrics. Raises LedgerBroken or LedgerUnavailable."""
+        """Take in what was recorded since, and tell the metrics; record who may approve, when that changed.
+
+        Raises LedgerBroken or LedgerUnavailable.
+        """
         now = self._rules.now()
         with self._lock:
             self._watch.policy = self._policy()
-            for record in self._ledger.records(after=self._read):
-                for breach in self._watch.take(record):
-                    if breach.at > now - SHOWN:
-                        log.warning("breach.suspected", suspicion=breach.suspicion.value)
-                    self._late.append(breach)
-                self._read = record.sequence
+            self._follow(now)
+            approvers: list[Json] = [f"{name} {key}" for name, key in sorted(self._approvers().items())]
+            if approvers != self._watch.approvers:
+                self._ledger.append(Event.POLICY_LOADED, actor="gate", body={"approvers": approvers})
+                self._follow(now)
             while self._late and self._late[0].at <= now - SHOWN:
                 self._late.popleft()
             count = Counter(breach.suspicion for breach in self._late)
         for suspicion in Suspicion:
             telemetry.GATE_SUSPECTED_BREACHES.labels(suspicion=suspicion.value).set(count[suspicion])
         telemetry.GATE_GLASSES_UNREVIEWED.set(len(self._rules.book().unreviewed()))
+
+    def _follow(self, now: datetime) -> None:
+        for record in self._ledger.records(after=self._read):
+            for breach in self._watch.take(record):
+                if breach.at > now - SHOWN:
+                    log.warning("breach.suspected", suspicion=breach.suspicion.value)
+                self._late.append(breach)
+            self._read = record.sequence
 
     def unreviewed(self, staff_id: str) -> list[Grant]:
         """Return the grants taken by breaking the glass that nobody has looked at, oldest first."""

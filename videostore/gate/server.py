@@ -44,7 +44,9 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # an address that a client tells us is none
+        # An address that a client tells us is none; without TLS it is a proxy of this machine that tells it.
+        proxy_headers=certificate is None,
+        forwarded_allow_ips="127.0.0.1",
         limit_concurrency=_CONNECTIONS,
         h11_max_incomplete_event_size=_HEADER_BYTES,
         ssl_certfile=certificate,

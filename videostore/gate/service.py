@@ -7,7 +7,7 @@ verify closes the door.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
 from videostore import telemetry
@@ -70,6 +70,7 @@ class Gate:
         notice: Callable[[], str],
         provider: Provider | None = None,
         watch: Callable[[], WatchPolicy] = WatchPolicy,
+        approvers: Callable[[], Mapping[str, str]],
     ) -> None:
         self._ledger = ledger
         self._presence = presence
@@ -81,7 +82,7 @@ class Gate:
             self._rules, ledger=ledger, store=store, catalogue=catalogue, keyring=keyring, retention=retention
         )
         self._tickets = Tickets()
-        self.oversight = Oversight(self._rules, ledger=ledger, policy=watch)
+        self.oversight = Oversight(self._rules, ledger=ledger, policy=watch, approvers=approvers)
         self.search = Search(self._rules, ledger=ledger, catalogue=catalogue, retention=retention)
         self.exports = Exports(
             self._rules,

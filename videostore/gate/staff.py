@@ -31,7 +31,7 @@ import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from videostore.domain.access import Acknowledgement, Approval, Dossier, Staff
+from videostore.domain.access import Acknowledgement, Approval, Dossier, Reason, Staff, judge_approval
 from videostore.domain.errors import ConfigInvalid, RequestInvalid, SignatureInvalid, StaffUnknown
 from videostore.domain.identity import CODE_PERIOD, Identity, Proof, code_step
 from videostore.domain.segment import Sha256Hex, Span
@@ -192,39 +192,37 @@ class FileStaffDirectory:
     def recover(
         self,
         staff_id: str,
-        approver: str,
-        key: SigningKey,
         *,
         now: datetime,
         password: str = "",
         identity: Identity | None = None,
         public_key: str = "",
+        approver: str = "",
+        key: SigningKey | None = None,
     ) -> tuple[str, Sequence[Approval]]:
-        """Give a person another login, and another public key if that is lost too, as an approver.
+        """Give a person another login, and another public key if that is lost too. It ends every approval:
+        an approver signs again, at once by ``key`` (for as long as that approver had approved) or elsewhere.
 
-        Whatever the former login was approved for by this approver is approved anew; the person has to
-        acknowledge again. Returns the secret for one-time codes and the new approvals.
+        Returns the secret for one-time codes and the new approvals.
         Raises SignatureInvalid, RequestInvalid, StaffUnknown.
         """
         login = self._new_login(password, identity)
         if public_key:
             _need_public_key(public_key)
         with self._change(staff_id) as person:
-            if self._approvers().get(approver) != key.public:
+            if key is not None and self._approvers().get(approver) != key.public:
                 raise _not_an_approver(approver)
-            former = [
-                self._approval(person, paper, self._approvers())
-                for paper in person["approvals"]
-                if paper["approver"] == approver
-            ]
-            if identity is not None and person["login"] != login:
+            held = [self._approval(person, paper, self._approvers()) for paper in person["approvals"]]
+            if person["login"] != login:
                 self._need_free(identity)
             person["login"] = login
             person["public_key"] = public_key or person["public_key"]
             papers = [
                 sign_approval(_facts(person), approver, key, valid=Span(now, one.valid.end), now=now)
-                for one in former
-                if one.signature_valid and not one.revoked and now < one.valid.end
+                for one in held
+                if key is not None
+                and one.approver == approver
+                and judge_approval(one, Staff(person["id"], person["department"]), now) is Reason.ALLOWED
             ]
             person["approvals"] += papers
             renewed = [self._approval(person, paper, self._approvers()) for paper in papers]

@@ -123,7 +123,8 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
 
     def ready() -> bool:
         try:
-            server.bucket("ready")
+            if "ready" not in [one["Name"] for one in server.client().list_buckets()["Buckets"]]:
+                server.bucket("ready")
             server.client().put_object(Bucket="ready", Key="ready", Body=b"ready")
         except (BotoCoreError, ClientError):
             if process.poll() is not None:

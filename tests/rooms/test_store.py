@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from contextlib import nullcontext
 
 import pytest
 
-from tests import servers
 from tests.contracts.test_segment_store import A, B, put
 from tests.fakes.segment_store import MemorySegmentStore
 from tests.servers import ACCESS, SECRET
 from videostore.domain.errors import DiskError, IntegrityError, StoreRefused, StoreUnavailable
-from videostore.domain.segment import ObjectKey, Sha256Hex
+from videostore.domain.segment import ObjectKey
 from videostore.store.bucket import Bucket
 from videostore.store.decorators import ReadBack, Retrying
 from videostore.store.directory import MARKER, DirectoryStore
@@ -128,17 +126,6 @@ def test_a_bucket_that_is_missing_is_not_an_empty_one(s3_server, adapter):
             ask()
 
 
-def test_a_server_that_is_down_is_unavailable_and_never_absence(tmp_path):
-    with servers.seaweedfs(tmp_path) as server:
-        store = MinioStore(server.as_admin(server.bucket("down")))
-        put(store, A)
-        assert store.time() is not None
-        server.stop()
-        for ask in (lambda: store.size(A), lambda: store.get(A), lambda: list(store.objects()), store.time):
-            with pytest.raises(StoreUnavailable):
-                ask()
-
-
 class Flaky(MemorySegmentStore):
     """Fails so many times before it answers."""
 
@@ -197,19 +184,3 @@ def test_nobody_to_sign_is_refused_with_a_hint(s3_server, tmp_path, monkeypatch)
         with pytest.raises(StoreRefused, match="nobody signs") as caught:
             ask()
         assert "store.credentials" in caught.value.hint
-
-
-def test_an_altered_put_is_refused_by_the_server_itself(s3_server):
-    _, store, _ = bucket_of(s3_server)
-    altered: list[str] = []
-
-    def alter(request, **_):
-        altered.append(request.url)
-        request.body = b"altered"
-        request.headers["Content-Length"] = "7"
-
-    store._client.meta.events.register("before-send.s3.PutObject", alter)
-    with pytest.raises((StoreRefused, StoreUnavailable, Exception)):
-        store.put(A, b"sealed!", sha256=Sha256Hex(hashlib.sha256(b"sealed!").hexdigest()))
-    assert altered
-    assert store.size(A) is None

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-CONNECT_SECONDS, READ_SECONDS = 5, 30
+CONNECT_SECONDS = 5
 _UNSET = {
     *("NoSuchLifecycleConfiguration", "NoSuchObjectLockConfiguration"),
     *("ObjectLockConfigurationNotFoundError", "ReplicationConfigurationNotFoundError"),
@@ -60,6 +60,7 @@ class Bucket:
     addressing: Literal["path", "virtual"] = "path"
     proxy: str = ""
     connections: int = 16
+    read_seconds: float = 30.0
     anonymous: bool = False
 
     def __str__(self) -> str:
@@ -81,7 +82,7 @@ class Bucket:
                 config=Config(
                     signature_version=UNSIGNED if self.anonymous else None,
                     connect_timeout=CONNECT_SECONDS,
-                    read_timeout=READ_SECONDS,
+                    read_timeout=self.read_seconds,
                     max_pool_connections=self.connections,
                     retries={"total_max_attempts": 1},  # the Retrying decorator asks again
                     s3={"addressing_style": self.addressing},

@@ -16,7 +16,7 @@ import urllib3
 
 from videostore.domain.errors import ConfigInvalid, IntegrityError
 from videostore.domain.segment import ObjectKey, Sha256Hex
-from videostore.store.bucket import CONNECT_SECONDS, READ_SECONDS, Bucket, sha256_of
+from videostore.store.bucket import CONNECT_SECONDS, Bucket, sha256_of
 from videostore.store.s3 import S3Store
 
 try:
@@ -92,7 +92,7 @@ class _Chain(Provider):
 
 def _connections(bucket: Bucket, scheme: str, host: str) -> urllib3.PoolManager:
     proxy = bucket.proxy or ("" if proxy_bypass(host) else getproxies().get(scheme, ""))
-    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
+    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=bucket.read_seconds)
     ca_file = bucket.ca_file or certifi.where()
     if proxy:
         return urllib3.ProxyManager(

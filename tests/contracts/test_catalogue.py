@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from tests.fakes.catalogue import MemoryCatalogue
 from tests.fakes.segment_store import MemorySegmentStore
 from tests.servers import POSTGRESQL_LOGIN
-from videostore.catalogue.rebuild import rebuild
+from videostore.catalogue.rebuild import Progress, rebuild
 from videostore.catalogue.sql import SqlCatalogue
 from videostore.domain.errors import CatalogueUnavailable, SiteTooNew
 from videostore.domain.segment import SITE_KEEP, Gap, GapReason, ObjectKey, Segment, Sha256Hex, Span
@@ -382,6 +382,9 @@ def test_a_catalogue_is_rebuilt_from_the_objects_alone(catalogue):
         store.bodies[one.object_key] = b"sealed", START
     store.bodies[ObjectKey("segments/2026-11-24/what.txt")] = b"?", START
     catalogue.add(rows[0])
-    counts = rebuild(catalogue, store)
+    told = []
+    counts = rebuild(catalogue, store, tell=told.append)
     assert (counts.found, counts.added, counts.strangers) == (3, 2, 1)
+    assert (counts.before, counts.after) == (1, 3)
+    assert told == [Progress(0, 1, 1)]
     assert catalogue.live() == rows

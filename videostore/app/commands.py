@@ -49,6 +49,7 @@ from videostore.signing import SigningKey
 from videostore.store.directory import DirectoryStore
 
 if TYPE_CHECKING:
+    from videostore.catalogue.rebuild import Progress
     from videostore.ports import SoundInfo
     from videostore.recorder.onvif import Found, Offer
 
@@ -227,12 +228,18 @@ def verify_segments(parts: Parts, cameras: Sequence[CameraId], *, content: bool)
     )
 
 
-def rebuild_catalogue(parts: Parts) -> dict[str, int]:
-    """Fill the catalogue from a listing of the store."""
+def rebuild_catalogue(parts: Parts, tell: Callable[[Progress], None]) -> dict[str, int]:
+    """Fill the catalogue from a listing of the store; ``tell`` hears how far it has come."""
     from videostore.catalogue.rebuild import rebuild
 
-    counts = rebuild(parts.catalogue, parts.store)
-    return {"found": counts.found, "added": counts.added, "not_segments": counts.strangers}
+    counts = rebuild(parts.catalogue, parts.store, tell=tell)
+    return {
+        "found": counts.found,
+        "added": counts.added,
+        "not_segments": counts.strangers,
+        "live_before": counts.before,
+        "live_now": counts.after,
+    }
 
 
 def check(parts: Parts) -> list[invariants.Finding]:

@@ -33,11 +33,13 @@ _START_SECONDS = 60
 
 @dataclass(frozen=True)
 class S3Server:
-    """``stop`` ends it for good; ``shell`` runs a command of ``weed shell`` and returns what it said."""
+    """``stop`` ends it for good; ``shell`` runs commands of ``weed shell``, a line each, and returns what
+    they said. ``directory`` is its disk."""
 
     endpoint: str
     stop: Callable[[], None]
     shell: Callable[[str], str]
+    directory: Path
 
     def client(self):
         return boto3.client(
@@ -119,7 +121,7 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
         )  # fmt: skip
         return done.stdout + done.stderr
 
-    server = S3Server(f"http://127.0.0.1:{s3}", stop, shell)
+    server = S3Server(f"http://127.0.0.1:{s3}", stop, shell, directory)
 
     def ready() -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.contracts.test_segment_store import put
-from tests.servers import CONFIGURED, ROLE_KEYS
+from tests.servers import CONFIGURED, ROLE_KEYS, until
 from videostore import telemetry
 from videostore.domain.errors import PromiseBroken
 from videostore.domain.retention import Kind, RetentionPolicy
@@ -111,6 +112,25 @@ def test_the_store_deletes_by_itself_what_retention_left(s3_server):
     assert [found.key for found in store.objects()] == [young]
 
 
+def test_deleted_bytes_stay_on_the_disk_of_the_store_until_vacuum(s3_server):
+    """Why deletion alone is not believed, and the command of docs/guide/storage.md."""
+    store, body = (
+        S3Store(s3_server.as_admin(s3_server.bucket(f"disk-{uuid.uuid4().hex[:12]}"))),
+        os.urandom(4096),
+    )
+    put(store, SEGMENT, body)
+
+    def on_disk():
+        return any(body in path.read_bytes() for path in s3_server.directory.glob("*.dat"))
+
+    assert on_disk()
+    store.delete([SEGMENT])
+    assert store.size(SEGMENT) is None
+    assert on_disk()
+    s3_server.shell("lock\nvolume.vacuum -garbageThreshold=0\nunlock")
+    until(lambda: not on_disk(), seconds=60)
+
+
 def test_a_missing_rule_is_seen_by_the_hourly_look_and_told(s3_server):
     bucket = s3_server.as_admin(f"drift-{uuid.uuid4().hex[:12]}")
     dict(set_up(bucket, RULES[1:]))
@@ -166,7 +186,7 @@ def test_a_bucket_that_everybody_may_read_is_a_breach(s3_server):
 
 def test_a_store_that_is_fit_is_qualified_and_nothing_is_left_of_it(bucket):
     before = [one["Name"] for one in bucket.client.list_buckets()["Buckets"]]
-    findings = list(qualify(bucket, S3Store, RULES, now=NOW))
+    findings = list(qualify(bucket, S3Store, RULES, now=datetime.now(UTC)))
     assert [one for one in findings if not one.ok] == []
     assert len(findings) == 10
     assert [one["Name"] for one in bucket.client.list_buckets()["Buckets"]] == before

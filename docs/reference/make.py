@@ -25,6 +25,7 @@ from videostore.config.durations import show_duration
 from videostore.domain import errors
 from videostore.domain.access import Reason, told
 from videostore.domain.ledger import Event
+from videostore.store.rights import ROLES, policy
 from videostore.telemetry import LABELS, REGISTRIES, metrics
 
 HERE = Path(__file__).parent
@@ -45,6 +46,7 @@ def pages() -> dict[str, str]:
         "codes.md": _codes(),
         "configuration.md": _configuration(),
         "metrics.md": _metrics(),
+        "store-rights.md": _store_rights(),
         **{name: json.dumps(model.model_json_schema(), indent=2) + "\n" for name, model in SCHEMAS.items()},
     }
 
@@ -52,6 +54,16 @@ def pages() -> dict[str, str]:
 def _table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def _store_rights() -> str:
+    texts = (f"## {role}\n\n```json\n{json.dumps(policy(role, 'BUCKET'), indent=2)}\n```\n" for role in ROLES)
+    return (
+        "# What each role may do in the store\n\nThe policies that `videostore store provision` gives to the identities of a site, "
+        "with the name of its bucket. Nobody has two of put, get and delete. "
+        "[Why](../design/0012-walls-of-the-store.md); [how to load them](../guide/storage.md).\n\n"
+        + "\n".join(texts)
+    )
 
 
 def _metrics() -> str:

@@ -15,12 +15,15 @@ from videostore.recorder.native.parameters import Unreadable
 class Packing(Protocol):
     """Makes segments of one format of a stream, one after the other."""
 
-    def add(self, group: Group) -> bytes:
-        """Take a group; return it as a movie of its own. Raises CameraStreamInvalid if its frames are not
-        what the stream said they are."""
+    def pack(self, group: Group) -> bytes:
+        """Return a group as a movie of its own. Raises CameraStreamInvalid if its frames are not what the
+        stream said they are."""
+
+    def keep(self) -> None:
+        """Take the group that was packed last into the segment."""
 
     def movie(self) -> bytes:
-        """Return what was added as one movie, its first frame at time zero; then begin anew."""
+        """Return what was kept as one movie, its first frame at time zero; then begin anew."""
 
 
 def choose(info: StreamInfo, keyframe: Packet) -> Packing:
@@ -36,11 +39,15 @@ def choose(info: StreamInfo, keyframe: Packet) -> Packing:
 class _Own:
     def __init__(self, packer: mp4.Packer) -> None:
         self._packer = packer
+        self._last: list[mp4.Fragment] = []
         self._fragments: list[mp4.Fragment] = []
 
-    def add(self, group: Group) -> bytes:
-        self._fragments.append(self._packer.pack(group))
-        return self._packer.movie(self._fragments[-1:])
+    def pack(self, group: Group) -> bytes:
+        self._last = [self._packer.pack(group)]
+        return self._packer.movie(self._last)
+
+    def keep(self) -> None:
+        self._fragments += self._last
 
     def movie(self) -> bytes:
         fragments, self._fragments = self._fragments, []
@@ -50,12 +57,15 @@ class _Own:
 class _Libav:
     def __init__(self, muxer: Muxer) -> None:
         self._muxer = muxer
+        self._last = b""
         self._movies: list[cmaf.Movie] = []
 
-    def add(self, group: Group) -> bytes:
-        movie = self._muxer.mux(group)
-        self._movies.append(cmaf.parse(movie))
-        return movie
+    def pack(self, group: Group) -> bytes:
+        self._last = self._muxer.mux(group)
+        return self._last
+
+    def keep(self) -> None:
+        self._movies.append(cmaf.parse(self._last))
 
     def movie(self) -> bytes:
         movies, self._movies = self._movies, []

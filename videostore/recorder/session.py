@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from threading import Event, Lock
+from threading import BoundedSemaphore, Event, Lock
 
 from videostore import telemetry
 from videostore.domain.camera import Camera, CameraId
@@ -30,6 +31,8 @@ from videostore.sealing import seal
 log = telemetry.logger("recorder")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
+_AT_ONCE = BoundedSemaphore(os.cpu_count() or 1)
+"""Of those that pack and seal: more would only hold their memory while they wait for a core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,14 +262,17 @@ class _Assembly:
         self._follow_format(group.packets[0])
         if self._packing is None:
             self._packing = packing.choose(self._info, group.packets[0])
-        movie = self._packing.add(group)
+        with _AT_ONCE:
+            movie = self._packing.pack(group)
         if self._start is None:
             self._start = self._timeline.place(group.packets[0])
             self._session.begins(self._start)
             self._clock = self._measure_offset(group.packets[0])
         span = Span(self._at(self._ticks), self._at(self._ticks + group.duration))
-        facts, sealed = self._session.sealed(span, movie)
+        with _AT_ONCE:
+            facts, sealed = self._session.sealed(span, movie)
         self._session.keep_group(facts, sealed)
+        self._packing.keep()
         if group.damaged is not None:
             self._session.lost_packets(Span(self._at(self._ticks + max(0, group.damaged)), span.end))
         self._groups.append(facts)
@@ -284,10 +290,11 @@ class _Assembly:
 
     def close(self) -> None:
         """Make a segment of the groups so far."""
-        if self._start is None or self._packing is None:
+        if self._start is None or self._packing is None or not self._groups:
             return
         span = Span(self._start, self._at(self._ticks))
-        segment, sealed = self._session.sealed(span, self._packing.movie())
+        with _AT_ONCE:
+            segment, sealed = self._session.sealed(span, self._packing.movie())
         self._session.commit(segment, sealed, self._groups, self._clock)
         self._timeline.ended(span.end)
         self._start, self._ticks, self._groups = None, 0, []

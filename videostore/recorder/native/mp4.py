@@ -95,7 +95,7 @@ class Packer:
         durations = [
             after - before for before, after in pairwise([*decoded, max(group.duration, decoded[-1] + 1)])
         ]
-        media: list[bytes] = []
+        media: list[bytes | memoryview] = []
         samples = []
         for packet, duration, pts, dts in zip(group.packets, durations, shown, decoded, strict=True):
             size = _add_units(packet.data, media)
@@ -117,10 +117,10 @@ class Packer:
         return b"".join([self.header, _index(references, self.timescale), *parts])
 
 
-def _add_units(data: bytes, media: list[bytes]) -> int:
+def _add_units(data: bytes, media: list[bytes | memoryview]) -> int:
     """Add the units of a frame, lengths before them; return the bytes that they take."""
     if data[:4] == _START and data.find(b"\x00\x00\x01", 4) < 0:
-        media += [struct.pack(">I", len(data) - 4), data[4:]]
+        media += [struct.pack(">I", len(data) - 4), memoryview(data)[4:]]
         return len(data)
     size = 0
     for unit in parameters.units(data):

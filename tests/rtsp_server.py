@@ -1,0 +1,55 @@
+"""An RTSP server that is not ours, for the conformance tests: gst-rtsp-server, through its GI bindings.
+
+Runs under the system's Python, which has them: ``rtsp_server.py PATH=FILE…`` serves each file (MP4 of H.264 or
+H.265, as its suffix says) from its beginning for each client; with ``--user`` and ``--password`` behind a
+digest. Prints its port; ends with its standard input.
+"""
+
+import argparse
+import sys
+import threading
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
+
+PACKED = {"h264": "h264parse ! rtph264pay name=pay0 pt=96", "h265": "h265parse ! rtph265pay name=pay0 pt=96"}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--user", default="")
+    parser.add_argument("--password", default="")
+    parser.add_argument("films", nargs="+")
+    options = parser.parse_args()
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer(service="0", address="127.0.0.1")
+    if options.user:
+        auth = GstRtspServer.RTSPAuth()
+        auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
+        token = GstRtspServer.RTSPToken()
+        token.set_string("media.factory.role", "user")
+        auth.add_digest(options.user, options.password, token)
+        server.set_auth(auth)
+    for pair in options.films:
+        path, _, file = pair.partition("=")
+        factory = GstRtspServer.RTSPMediaFactory()
+        suffix = file.rpartition(".")[2]
+        factory.set_launch(f"( filesrc location={file} ! qtdemux ! {PACKED[suffix]} )")
+        if options.user:
+            permissions = GstRtspServer.RTSPPermissions()
+            permissions.add_permission_for_role("user", "media.factory.access", True)
+            permissions.add_permission_for_role("user", "media.factory.construct", True)
+            factory.set_permissions(permissions)
+        server.get_mount_points().add_factory(f"/{path}", factory)
+    server.attach(None)
+    sys.stdout.write(f"{server.get_bound_port()}\n")
+    sys.stdout.flush()
+    loop = GLib.MainLoop()
+    threading.Thread(target=lambda: (sys.stdin.read(), loop.quit()), daemon=True).start()
+    loop.run()
+
+
+main()

@@ -1,7 +1,7 @@
 """An RTSP server that is not ours, for the conformance tests: gst-rtsp-server, through its GI bindings.
 
-Runs under the system's Python, which has them: ``rtsp_server.py PATH=FILE…`` serves each file (MP4 of H.264 or
-H.265, as its suffix says) from its beginning for each client; with ``--user`` and ``--password`` behind a
+Runs under the system's Python, which has them: ``rtsp_server.py PATH=FILE…`` serves each file (MP4 of H.264
+or H.265, as its suffix says) from its beginning for each client; with ``--user`` and ``--password`` behind a
 digest. Prints its port; ends with its standard input.
 """
 

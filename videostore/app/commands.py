@@ -89,14 +89,15 @@ def record(site: Site, event: Event, /, **body: Json) -> Record:
 
 def check_camera(site: Site, camera: Camera) -> dict[str, Any]:
     """Connect to a camera and return what it sends. Raises the CameraError that applies."""
-    from videostore.recorder.sources import RtspSource
+    from videostore.recorder.choice import ChosenSource
 
     if is_dropped(camera):
         return _check_folder(site, camera)
     settings = site.settings.recorder
     credentials = resolve_credentials(camera.credentials, root=site.root)
     began = time.monotonic()
-    stream = RtspSource(stall=settings.stall, now=host_time, root=site.root).open(camera, credentials)
+    source = ChosenSource(stall=settings.stall, now=host_time, root=site.root)
+    stream = source.open(camera, credentials)
     frames, offset, keyframes = 0, None, 0
     try:
         sound = _sound(camera, stream.info.sound)
@@ -117,6 +118,7 @@ def check_camera(site: Site, camera: Camera) -> dict[str, Any]:
         "codec": stream.info.codec,
         "size": f"{stream.info.width_px}x{stream.info.height_px}",
         "sound": sound,
+        "receiver": "{}: {}".format(*source.chosen(camera)),
         "frames_seen": frames,
         "clock_behind_seconds": offset,
     }

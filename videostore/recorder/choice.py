@@ -32,6 +32,10 @@ class ChosenSource:
         self._doubts: dict[CameraId, tuple[str, float]] = {}
         self._said: dict[CameraId, tuple[str, str]] = {}
 
+    def chosen(self, camera: Camera) -> tuple[str, str]:
+        """Return the receiver that a camera got last, ``native`` or ``libav``, and why."""
+        return self._said[camera.id]
+
     def open(self, camera: Camera, credentials: tuple[str, str] | None) -> CameraStream:
         reason = self._why_libav(camera)
         if not reason:
@@ -61,12 +65,10 @@ class ChosenSource:
         self._doubts[camera.id] = reason, time.monotonic() + _LEFT_TO_LIBAV_SECONDS
 
     def _say(self, camera: Camera, receiver: str, reason: str) -> None:
-        before, now = self._said.get(camera.id), (receiver, reason)
-        if before == now:
-            return
-        name = str(camera.id)
-        if before is not None:
+        name, before, now = str(camera.id), self._said.get(camera.id), (receiver, reason)
+        if before is not None and before != now:
             telemetry.CAMERA_RECEIVER.remove(name, *before)
         telemetry.CAMERA_RECEIVER.labels(camera_id=name, receiver=receiver, reason=reason).set(1)
+        if before != now:
+            log.info("camera.receiver", camera_id=name, receiver=receiver, reason=reason)
         self._said[camera.id] = now
-        log.info("camera.receiver", camera_id=name, receiver=receiver, reason=reason)

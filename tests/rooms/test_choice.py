@@ -1,0 +1,155 @@
+"""Which receiver a camera gets, and what the connection of our own does when a camera changes its mind."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+from uuid import uuid4
+
+import pytest
+
+from tests.cameras import serving
+from videostore.domain.camera import Camera, Transport
+from videostore.domain.errors import CameraRefused, CameraStreamInvalid
+from videostore.recorder.choice import ChosenSource
+from videostore.recorder.native.connection import Connection
+from videostore.recorder.native.source import NativeSource
+from videostore.synthetic.stream import stream
+
+
+def now():
+    return datetime.now(UTC)
+
+
+def how(root):
+    return {"stall": timedelta(seconds=2), "now": now, "root": root}
+
+
+@pytest.mark.parametrize(
+    ("film", "transport", "sound", "chosen"),
+    [
+        ({}, Transport.TCP, False, ("native", "understood")),
+        ({"codec": "mjpeg"}, Transport.TCP, False, ("libav", "codec")),
+        ({}, Transport.UDP, False, ("libav", "udp")),
+        ({}, Transport.TCP, True, ("libav", "sound")),
+    ],
+)
+def test_a_camera_has_our_own_receiver_where_it_is_understood(tmp_path, film, transport, sound, chosen):
+    source = ChosenSource(**how(tmp_path))
+    with serving("plain", film=stream(2, **film)) as server:
+        camera = Camera(uuid4(), "camera", server.url("plain"), transport=transport, sound=sound)
+        with closing(source.open(camera, None)):
+            assert source.chosen(camera) == chosen
+
+
+class Scripted:
+    """A camera that answers each request by the next of ``answers``, and keeps what it was asked."""
+
+    def __init__(self, *answers):
+        self.asked = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = Thread(target=self._run, args=[answers])
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._thread.join()
+        self._listener.close()
+
+    def _run(self, answers):
+        connection, _ = self._listener.accept()
+        with connection, connection.makefile("rb") as lines:
+            for answer in answers:
+                head = b"".join(iter(lines.readline, b"\r\n")).decode()
+                self.asked.append(head)
+                number = re.search(r"CSeq: (\d+)", head)[1]
+                status, _, more = answer.partition("\r\n")
+                connection.sendall(f"RTSP/1.0 {status}\r\nCSeq: {number}\r\n{more}\r\n".encode())
+
+    def connection(self, credentials):
+        channel = socket.create_connection(("127.0.0.1", self.port))
+        return Connection(channel, "rtsp://camera/", credentials, patience=5)
+
+
+def asks(nonce, *, stale=False, algorithm=""):
+    more = (', algorithm="SHA-256"' if algorithm else "") + (", stale=true" if stale else "")
+    return f'401 Unauthorized\r\nWWW-Authenticate: Digest realm="r", nonce="{nonce}", qop="auth"{more}\r\n'
+
+
+def test_a_nonce_that_is_used_up_is_renewed_and_uses_of_one_are_counted():
+    with Scripted(asks("one"), "200 OK", "200 OK", asks("two", stale=True), "200 OK") as camera:
+        connection = camera.connection(("user", "secret"))
+        for method in ("DESCRIBE", "SETUP", "PLAY"):
+            assert connection.ask(method, "rtsp://camera/").status == 200
+        connection.hang_up("")
+    said = [re.findall(r'nonce="(\w+)".*nc=(\d+)', head) for head in camera.asked]
+    assert said == [
+        [],
+        [("one", "00000001")],
+        [("one", "00000002")],
+        [("one", "00000003")],
+        [("two", "00000001")],
+    ]
+
+
+def test_sha_256_is_answered_by_sha_256():
+    with Scripted(asks("n", algorithm="SHA-256"), "200 OK") as camera:
+        connection = camera.connection(("user", "secret"))
+        assert connection.ask("DESCRIBE", "rtsp://camera/").status == 200
+        connection.hang_up("")
+    fields = dict(re.findall(r'(\w+)="?([^",\r]+)"?', camera.asked[1].partition("Digest ")[2]))
+
+    def hashed(*parts):
+        return hashlib.sha256(":".join(parts).encode()).hexdigest()
+
+    expected = hashed(
+        hashed("user", "r", "secret"),
+        "n",
+        "00000001",
+        fields["cnonce"],
+        "auth",
+        hashed("DESCRIBE", "rtsp://camera/"),
+    )
+    assert fields["response"] == expected
+
+
+def test_a_wrong_password_is_said_once_and_not_again():
+    """Cameras lock after a few wrong ones."""
+    with Scripted(asks("one"), asks("two")) as camera:
+        connection = camera.connection(("user", "wrong"))
+        with pytest.raises(CameraRefused):
+            connection.ask("DESCRIBE", "rtsp://camera/")
+        connection.hang_up("")
+    assert sum("Authorization" in head for head in camera.asked) == 1
+
+
+def moved(to):
+    return f"302 Moved Temporarily\r\nLocation: {to}\r\n"
+
+
+def test_a_camera_that_sends_us_on_is_followed_with_its_password_on_the_same_host_only(tmp_path):
+    with serving("officer:secret@locked") as server:
+        for host, lets_in in (("127.0.0.1", True), ("localhost", False)):
+            to = server.url("locked").replace("127.0.0.1", host)
+            with Scripted("200 OK", moved(to)) as first:
+                camera = Camera(uuid4(), "camera", f"rtsp://127.0.0.1:{first.port}/x")
+                source = NativeSource(**how(tmp_path))
+                if lets_in:
+                    source.open(camera, ("officer", "secret")).close()
+                else:
+                    with pytest.raises(CameraRefused):
+                        source.open(camera, ("officer", "secret"))
+
+
+def test_a_camera_that_sends_us_to_no_camera_is_not_followed(tmp_path):
+    with Scripted("200 OK", moved("http://127.0.0.1/")) as first:
+        camera = Camera(uuid4(), "camera", f"rtsp://127.0.0.1:{first.port}/x")
+        with pytest.raises(CameraStreamInvalid):
+            NativeSource(**how(tmp_path)).open(camera, None)

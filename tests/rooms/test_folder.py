@@ -199,7 +199,9 @@ class Nvr:
             self.folder,
             recording,
             cameras=lambda: [self.lobby, GATE],
-            there=lambda camera, span: [one.span for one in [*self.stored, *self.spool.held(camera.id)]],
+            there=lambda camera, span: [
+                one.span for one in [*self.stored, *self.spool.whole(camera.id, span)]
+            ],
             keep=lambda: 30 * DAY,
         )
 

@@ -140,7 +140,7 @@ def _drop_folder(parts: Parts, folder: Folder, recording: Recording) -> DropFold
     from videostore.recorder.folder import DropFolder
 
     def there(camera: Camera, span: Span) -> list[Span]:
-        held = [*parts.catalogue.segments([camera.id], span), *parts.spool.held(camera.id)]
+        held = [*parts.catalogue.segments([camera.id], span), *parts.spool.whole(camera.id, span)]
         return [segment.span for segment in held]
 
     return DropFolder(

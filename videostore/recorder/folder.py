@@ -107,7 +107,9 @@ class DropFolder:
         """Take in every file that is complete now, in order of their names. Returns how many there were."""
         self._note_changes()
         done = 0
+        waiting = telemetry.FOLDER_WAITING.labels(folder=self._folder.name)
         for path in sorted(self._complete()):
+            waiting.set(len(self._waiting))  # while many are taken, too
             if stop is not None and stop.is_set():
                 break
             try:
@@ -121,7 +123,7 @@ class DropFolder:
             if outcome is not None:
                 done += 1
                 telemetry.FOLDER_FILES.labels(folder=self._folder.name, outcome=outcome.value).inc()
-        telemetry.FOLDER_WAITING.labels(folder=self._folder.name).set(len(self._waiting))
+        waiting.set(len(self._waiting))
         return done
 
     def _note_changes(self) -> None:

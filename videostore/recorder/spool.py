@@ -35,7 +35,16 @@ from videostore.domain.camera import CameraId
 from videostore.domain.chain import Item, Run, extended
 from videostore.domain.errors import DiskFull
 from videostore.domain.ledger import Json
-from videostore.domain.segment import Gap, GapReason, KeyId, ObjectKey, Segment, Sha256Hex, Span
+from videostore.domain.segment import (
+    LONGEST_SEGMENT,
+    Gap,
+    GapReason,
+    KeyId,
+    ObjectKey,
+    Segment,
+    Sha256Hex,
+    Span,
+)
 from videostore.durable import TEMPORARY, disk_errors, make_directory, remove_file, sync_directory, write_file
 
 log = telemetry.logger("recorder")
@@ -217,6 +226,15 @@ class Spool:
             one for place in ("ready", "open") for _, one in self._files(place) if one.camera_id == camera_id
         ]
 
+    def whole(self, camera_id: CameraId, span: Span) -> list[Segment]:
+        """Return the whole segments of a camera that are here and overlap ``span``, as this process knows."""
+        with self._lock:
+            waiting = self._waiting()
+            first = bisect_left(waiting, span.start - LONGEST_SEGMENT, key=_start)
+            last = bisect_left(waiting, span.end, key=_start)
+            found = (segment for _, _, segment in waiting[first:last] if segment.camera_id == camera_id)
+            return [segment for segment in found if segment.span.end > span.start]
+
     def size_bytes(self) -> int:
         """Return the sealed bytes in the spool, groups included, as this process knows it."""
         with self._lock:
@@ -350,6 +368,10 @@ class Spool:
 
 def _entry(segment: Segment) -> _Entry:
     return segment.span.start, segment.object_key, segment
+
+
+def _start(entry: _Entry) -> datetime:
+    return entry[0]
 
 
 def facts_of(sealed: bytes, *, camera_id: CameraId, span: Span, sequence: int, key_id: KeyId) -> Segment:

@@ -130,6 +130,19 @@ def _sound_start(data: bytes) -> int:
     return int.from_bytes(data[(at := data.rindex(b"tfdt") + 8) : at + 8], "big")
 
 
+@pytest.mark.parametrize("rate_hz", RATES)
+def test_without_its_sound_the_picture_is_the_same_and_nothing_else_is_left(rate_hz):
+    movie = parse(AUDIBLE[rate_hz])
+    mute = movie.muted()
+    data = join(mute.init, mute.fragments)
+    assert len(data) == len(join(movie.init, movie.fragments))
+    with av.open(io.BytesIO(data)) as container:
+        assert [track.type for track in container.streams] == ["video"]
+    assert decoded(data) == decoded(AUDIBLE[rate_hz])
+    assert parse(data).fragments[0].beside == {}
+    assert parse(SEGMENT).muted() == parse(SEGMENT)
+
+
 def test_sound_alone_is_no_segment():
     with pytest.raises(SealBroken):
         parse(AUDIBLE[8_000].replace(b"vide", b"soun"))

@@ -20,7 +20,9 @@ form.requestSubmit();
 SHOWN = "return document.getElementById(arguments[0]).checkVisibility()"
 SEEN = """
 const video = document.querySelector("video");
+const hear = document.querySelector("figure button");
 return {frames: video?.getVideoPlaybackQuality().totalVideoFrames ?? 0, width: video?.videoWidth ?? 0,
+  heard: video?.webkitAudioDecodedByteCount ?? 0, hear: hear?.hidden === false,
   time: document.getElementById("utc").textContent, note: document.getElementById("note").textContent,
   problem: document.getElementById("problem").textContent};
 """
@@ -67,7 +69,23 @@ def test_an_officer_sees_frames_over_a_hole_and_a_change_of_format(lobby, browse
 
     until(ended, seconds=60, why=lambda: str(browser.run(SEEN)))
     seen = browser.run(SEEN)
+    assert not seen["hear"]  # there is sound at its end only
     assert seen["note"] == f"went over {HOLE.seconds} s without footage: camera-unreachable"
     assert seen["problem"] == ""
     served = [span for record in lobby.events(Event.SERVED) for span in record["spans"]]
     assert len(served) >= 8
+
+
+def test_an_officer_hears_what_was_recorded_with_sound(lobby, browser):
+    """After the test before, in the same window."""
+    start, end = lobby.audible
+    browser.run("document.getElementById('rate').value = '1'")
+    browser.run("begin(new Date(arguments[0]), new Date(arguments[1]), false)", f"{start}", f"{end}")
+
+    def heard():
+        seen = browser.run(SEEN)
+        return seen["hear"] and seen["heard"] > 0 and seen["frames"] >= 40
+
+    until(heard, seconds=60, why=lambda: str(browser.run(SEEN)))
+    browser.run("document.querySelector('figure button').click()")
+    assert browser.run("return document.querySelector('video').muted") is False

@@ -17,6 +17,7 @@ from tests.conftest import program
 from tests.premises import DAY, HOUR, LOBBY, MINUTE, SECOND, START
 from tests.rooms.test_gate import CAMERAS, SPAN, House, Officer, find_camera
 from tests.rooms.test_recorder import INFO, TIME_BASE, packet
+from tests.rooms.test_sound import sound_info
 from tests.servers import until
 from videostore.domain.camera import Camera
 from videostore.domain.errors import NotLoggedIn
@@ -26,20 +27,23 @@ from videostore.domain.segment import Gap, GapReason, KeyId, Span
 from videostore.gate.api import create_api
 from videostore.gate.server import serve
 from videostore.gate.tickets import AGAIN, LIFETIME, Tickets
-from videostore.recorder.cutter import Cutter
+from videostore.recorder.aac import UNIT_SAMPLES
+from videostore.recorder.cutter import Cutter, Unit
 from videostore.recorder.muxer import Muxer
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import GOP, HEIGHT, WIDTH, stream
+from videostore.synthetic.tone import tone
 
 HOLE = timedelta(minutes=5)
 
 
-def movies(seconds, width=WIDTH, height=HEIGHT):
-    """Return a movie of one second each, as the recorder makes them."""
+def movies(seconds, width=WIDTH, height=HEIGHT, *, heard=None):
+    """Return a movie of one second each, as the recorder makes them, with a sound if one is ``heard``."""
     cutter, picture = Cutter(TIME_BASE), stream(width=width, height=height)
-    muxer = Muxer(replace(INFO, width_px=width, height_px=height))
+    muxer = Muxer(replace(INFO, width_px=width, height_px=height, sound=heard and sound_info(heard)))
     found = [cutter.add(packet(number, picture=picture)) for number in range(seconds * GOP + 1)]
-    return [muxer.mux(group) for group in found if group]
+    units = [Unit(data, at * UNIT_SAMPLES) for at, data in enumerate(tone(heard).units[:15])] if heard else []
+    return [muxer.mux(replace(group, sound=units)) for group in found if group]
 
 
 @contextmanager
@@ -61,18 +65,19 @@ def listening(api):
 
 
 class Lobby(House):
-    """Four seconds of footage, a hole of five minutes, two seconds more, and two of another size."""
+    """Four seconds of footage, a hole of five minutes, two more, and two of another size, with sound."""
 
     def __init__(self, root):
         super().__init__(root)
         for number, movie in enumerate(movies(4)[3:], start=3):
             self.record(number, movie=movie, length=SECOND)
         after = START + 4 * SECOND + HOLE
-        for number, movie in enumerate([*movies(2), *movies(2, WIDTH // 2, HEIGHT // 2)]):
+        for number, movie in enumerate([*movies(2), *movies(2, WIDTH // 2, HEIGHT // 2, heard="aac")]):
             self.record(number, movie=movie, start=after, length=SECOND)
         gap = Gap(Span(START + 4 * SECOND, after), LOBBY, GapReason.CAMERA_UNREACHABLE)
         self.catalogue.add_gap(gap)
         self.clock.at = after + 5 * SECOND
+        self.audible = after + 2 * SECOND, after + 4 * SECOND
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ Pure. Bytes that are not what a segment must be raise SealBroken: they came out 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from videostore.domain.errors import SealBroken
@@ -52,6 +52,10 @@ class Fragment:
                 struct.pack_into(">Q", data, at + 4, max(0, begins))
         return Fragment(bytes(data), start, self.duration, self.frames, self.beside)
 
+    def muted(self) -> Fragment:
+        """Return this fragment with nothing but its picture: other tracks become free space, none moves."""
+        return replace(self, data=_freed(self.data, {b"traf": (b"tfhd", 4)}, self.beside), beside={})
+
 
 @dataclass(frozen=True, slots=True)
 class Movie:
@@ -64,6 +68,12 @@ class Movie:
     @property
     def frames(self) -> int:
         return sum(fragment.frames for fragment in self.fragments)
+
+    def muted(self) -> Movie:
+        """Return this movie with nothing but its picture."""
+        others = {track for track in _tracks(self.init) if track != _picture(_tracks(self.init))}
+        init = _freed(self.init, {b"trak": (b"tkhd", 12), b"trex": (b"trex", 4)}, others)
+        return Movie(init, [fragment.muted() for fragment in self.fragments], self.timescale)
 
     @property
     def duration(self) -> int:
@@ -156,6 +166,20 @@ def _fragment(moof: bytes, mdat: bytes, tracks: Mapping[int, _Track]) -> Fragmen
     scale = tracks[picture].timescale
     beside = {other: Fraction(track.timescale, scale) for other, track in tracks.items() if other != picture}
     return Fragment(moof + mdat, start, duration, frames, beside)
+
+
+def _freed(data: bytes, boxes: Mapping[bytes, tuple[bytes, int]], tracks: Collection[int]) -> bytes:
+    """Return ``data`` with those of ``boxes`` called ``free`` (8.1.2) that are of ``tracks``. ``boxes`` says
+    in which box the number of the track stands, and where in it."""
+    out, box = bytearray(data), (b"", 0)
+    for path, at, _ in _boxes(data, 0, len(data)):
+        if path[-1] in boxes:
+            box = path[-1], at
+        if box[0] and path[-1] == boxes[box[0]][0]:
+            where = at + boxes[box[0]][1] + (8 if path[-1] == b"tkhd" and data[at] == 1 else 0)
+            if _u32(data, where) in tracks:
+                out[box[1] - 4 : box[1]] = b"free"
+    return bytes(out)
 
 
 def _default_duration(data: bytes, at: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Lock
@@ -61,6 +62,14 @@ class Piece:
         return sum(fragment.frames for fragment in self.fragments)
 
     @property
+    def audible(self) -> bool:
+        return any(fragment.beside for fragment in self.fragments)
+
+    def muted(self) -> Piece:
+        movie = cmaf.Movie(self.init, self.fragments, self.timescale).muted()
+        return replace(self, init=movie.init, fragments=list(movie.fragments))
+
+    @property
     def span(self) -> Span:
         ticks = max(1, sum(fragment.duration for fragment in self.fragments))
         return Span(self.start, self.start + max(1, ticks * 1_000_000 // self.timescale) * MICROSECOND)
@@ -70,7 +79,8 @@ class Piece:
 class Serving:
     """One viewing or export under a grant: what may leave, and what has left.
 
-    ``live``: its span reaches beyond the time of the grant, so ``parts`` grow.
+    ``live``: its span reaches beyond the time of the grant, so ``parts`` grow. ``audible``: there is sound at
+    both ends of it; None until it was looked for.
     """
 
     id: str
@@ -80,6 +90,7 @@ class Serving:
     parts: list[Part] = field(default_factory=list)
     begun: Record | None = None
     opened: tuple[int, Piece, datetime] | None = None
+    audible: bool | None = None
     lock: Lock = field(default_factory=Lock)
 
     @property
@@ -172,7 +183,7 @@ class Footage:
                 self._keyring.recipient(part.segment.key_id)  # raises if the deadline has come meanwhile
                 self._refuse_past(part.segment)
                 return opened[1]
-            return self._cut(part)
+            return self._heard(serving, self._cut(part))
         except (KeyDestroyed, ObjectMissing) as error:
             part.gone = True
             raise self._gone(part.segment, error) from error
@@ -263,6 +274,18 @@ class Footage:
                         continue
                     part.span = piece.span
             serving.parts.append(part)
+
+    def _heard(self, serving: Serving, piece: Piece) -> Piece:
+        """No player goes over from a picture alone to one with sound, or back: where the switch of a camera
+        was turned inside a serving, it is the picture that is served."""
+        if not piece.audible:
+            return piece
+        if serving.audible is None:
+            serving.audible = True
+            for part in (serving.parts[0], serving.parts[-1]):
+                with suppress(KeyDestroyed, ObjectMissing):
+                    serving.audible &= self._cut(part).audible
+        return piece if serving.audible else piece.muted()
 
     def _cut(self, part: Part) -> Piece:
         movie = self._open(part.segment)

@@ -5,13 +5,14 @@ A movie that a browser is to play holds no G.711 (docs/design/0009). All counts 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
 
 import av
-import av.audio
+import av.audio.stream
 import av.error
 import numpy as np
 
@@ -22,6 +23,8 @@ UNIT_SAMPLES = 1024
 """What an access unit of AAC-LC holds (ISO/IEC 14496-3, 4.5.2.1.1)."""
 _SILENCE = {"pcm_alaw": b"\xd5", "pcm_mulaw": b"\xff"}
 _BITS_PER_SAMPLE = 4
+_SETTLED = 4
+"""So many units after its beginning an encoder has nothing of it left to say."""
 _RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 _LAYOUTS = {1: "mono", 2: "stereo"}
 
@@ -74,6 +77,15 @@ class Converter:
             del self._waiting[:size]
             self._at += UNIT_SAMPLES
 
+    def finish(self) -> Iterator[Unit]:
+        """Yield the rest; nothing can be added after it."""
+        if self._waiting:
+            size = UNIT_SAMPLES * self._channels
+            yield from self._encode(bytes(self._waiting).ljust(size, self._silence))
+        for packet in self._encoder.encode(None):
+            if packet.pts is not None:
+                yield Unit(bytes(packet), packet.pts)
+
     def _encode(self, data: bytes) -> Iterator[Unit]:
         """The encoder hands a unit out when it has heard the next; its time is that of what is heard."""
         for decoded in self._decoder.decode(av.Packet(data)):
@@ -85,6 +97,35 @@ class Converter:
             for packet in self._encoder.encode(frame):
                 if packet.pts is not None:
                     yield Unit(bytes(packet), packet.pts)
+
+
+def silence(sound: SoundInfo) -> bytes:
+    """Return a unit of AAC-LC in which nothing is heard."""
+    context, found = encoder(sound), b""
+    frame = _quiet(sound)
+    for place in range(_SETTLED):
+        frame.pts = place * UNIT_SAMPLES
+        for packet in context.encode(frame):
+            found = bytes(packet)
+    return found
+
+
+def silent_film(sound: SoundInfo) -> bytes:
+    """Return a moment of silence with headers (ADTS), for libav to read such sound's description from."""
+    buffer, frame = io.BytesIO(), _quiet(sound)
+    with av.open(buffer, "w", format="adts") as output:
+        stream = output.add_stream("aac", rate=sound.sample_rate_hz, layout=frame.layout.name)
+        assert isinstance(stream, av.audio.stream.AudioStream)
+        frame.pts = 0
+        output.mux([*stream.encode(frame), *stream.encode(None)])
+    return buffer.getvalue()
+
+
+def _quiet(sound: SoundInfo) -> av.AudioFrame:
+    samples = np.zeros((sound.channels, UNIT_SAMPLES), dtype=np.float32)
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=_LAYOUTS[sound.channels])
+    frame.sample_rate, frame.time_base = sound.sample_rate_hz, Fraction(1, sound.sample_rate_hz)
+    return frame
 
 
 def encoder(sound: SoundInfo) -> av.AudioCodecContext:

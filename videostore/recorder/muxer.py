@@ -14,11 +14,10 @@ import av.audio
 import av.container
 import av.error
 import av.video
-import numpy as np
 
 from videostore.domain.errors import CameraStreamInvalid
 from videostore.ports import Packet, SoundInfo, StreamInfo
-from videostore.recorder.aac import UNIT_SAMPLES, encoder
+from videostore.recorder.aac import UNIT_SAMPLES, silent_film
 from videostore.recorder.cutter import Group
 
 _OPTIONS = {"movflags": "cmaf+empty_moov+frag_keyframe+skip_trailer"}
@@ -120,16 +119,8 @@ class Muxer:
 
 
 def _describe_sound(sound: SoundInfo) -> av.audio.stream.AudioStream:
-    """Return a stream of such sound, for a header to be made of: a moment of silence."""
-    context, buffer = encoder(sound), io.BytesIO()
-    with av.open(buffer, "w", format="adts") as output:
-        stream = output.add_stream("aac", rate=sound.sample_rate_hz, layout=context.layout.name)
-        assert isinstance(stream, av.audio.stream.AudioStream)
-        silence = np.zeros((sound.channels, UNIT_SAMPLES), dtype=np.float32)
-        frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout=context.layout.name)
-        frame.sample_rate, frame.pts = sound.sample_rate_hz, 0
-        output.mux([*stream.encode(frame), *stream.encode(None)])
-    return av.open(io.BytesIO(buffer.getvalue()), format="aac").streams.audio[0]
+    """Return a stream of such sound, for a header to be made of."""
+    return av.open(io.BytesIO(silent_film(sound)), format="aac").streams.audio[0]
 
 
 def _times(group: Group) -> list[tuple[int, int, int]]:

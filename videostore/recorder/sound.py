@@ -13,7 +13,7 @@ from datetime import timedelta
 from fractions import Fraction
 
 from videostore.ports import Packet, SoundInfo, StreamInfo
-from videostore.recorder.aac import UNIT_SAMPLES, Converter
+from videostore.recorder.aac import UNIT_SAMPLES, Converter, silence
 from videostore.recorder.cutter import Cutter, Group, Unit
 
 CLOSE = timedelta(milliseconds=20)
@@ -35,6 +35,8 @@ class Track:
         self._rate = sound.sample_rate_hz
         self._offset: Fraction | None = None  # of the picture's time line against the sound's own, in samples
         self._end: int | None = None
+        self._taken = 0  # until where units were given out
+        self._silence = silence(sound)
         self._units: deque[Unit] = deque()
         self.info = (
             self._converter.info if self._converter else replace(sound, time_base=Fraction(1, self._rate))
@@ -63,13 +65,27 @@ class Track:
 
     def take(self, start: int, end: int) -> list[Unit]:
         """Return the units that begin in ``[start, end)``, ticks of the picture, as samples from ``start``;
-        those before are left out."""
-        first, last, found = self._samples(start), self._samples(end), []
-        while self._units and self._units[0].at < last:
-            unit = self._units.popleft()
-            if unit.at >= first:
-                found.append(replace(unit, at=unit.at - first))
-        return found
+        those before are left out, and where there is none there is silence: a browser shows no picture while
+        it has nothing to play beside it."""
+        first, last, found = self._samples(start), self._samples(end), list[Unit]()
+        at = max(first, self._taken)
+        while at < last:
+            while self._units and self._units[0].at < at:
+                self._units.popleft()
+            if not self._units or self._units[0].at - at >= UNIT_SAMPLES:
+                found.append(Unit(self._silence, at))
+            elif self._units[0].at < last:
+                found.append(self._units.popleft())
+            else:
+                break
+            at = found[-1].at + UNIT_SAMPLES
+        self._taken = at
+        return [replace(unit, at=unit.at - first) for unit in found]
+
+    def finish(self) -> None:
+        """Take in what is still being worked on."""
+        if self._converter is not None:
+            self._units += self._converter.finish()
 
     def _samples(self, ticks: int) -> int:
         return int(ticks * self._picture_time_base * self._rate)
@@ -120,6 +136,8 @@ class Duet:
         """Return what is left when the stream ends."""
         left, self._waiting = [*self._waiting], []
         rest = self._cutter.flush()
+        if self._track is not None:
+            self._track.finish()
         return self._with_sound([*left, rest] if rest else left)
 
     def _complete(self) -> Sequence[Group]:

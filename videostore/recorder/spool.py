@@ -132,7 +132,8 @@ class Spool:
                 for segment in sorted(segments, key=Item.of):
                     if chained is None or Item.of(segment) > chained:
                         self._reaches(camera_id, segment.span.end, segment)
-            self._size = self._whole = None
+            found = [segment for segments in whole.values() for segment in segments]
+            self._whole, self._size = sorted(map(_entry, found)), sum(one.size_bytes for one in found)
         return promoted
 
     def progress(self, camera_id: CameraId) -> Progress:

@@ -203,8 +203,10 @@ async function begin(start, end, live) {
 
 function watch(viewing, live) {
   const figure = element("figure"), video = element("video"), over = element("p", "one moment …");
-  video.muted = video.playsInline = true;
-  figure.append(video, element("figcaption", viewing.camera), over);
+  const hear = element("button", "Hear");
+  video.muted = video.playsInline = hear.hidden = true;
+  hear.onclick = () => { hear.textContent = (video.muted = !video.muted) ? "Hear" : "Mute"; };
+  figure.append(video, element("figcaption", viewing.camera), hear, over);
   const hls = new Hls({
     enableWorker: false, startPosition: 0, maxBufferLength: 20, liveSyncDurationCount: 2, fragLoadingMaxRetry: 2,
     xhrSetup: (request) => request.setRequestHeader("Authorization", `Bearer ${state.token}`),
@@ -212,6 +214,7 @@ function watch(viewing, live) {
   const camera = { name: viewing.camera, figure, video, over, hls, parts: null, gaps: [], gone: new Map() };
   hls.on(Hls.Events.LEVEL_UPDATED, (_, { details }) => learn(camera, details));
   hls.on(Hls.Events.ERROR, (_, data) => fail(camera, data));
+  hls.on(Hls.Events.BUFFER_CODECS, (_, tracks) => { hear.hidden = !tracks.audio && !tracks.audiovideo; });
   hls.loadSource(viewing.playlist);
   hls.attachMedia(video);
   return camera;

@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.rooms.test_recorder import INFO, SECOND, START, TICKS, Desk, Film
+from tests.rooms.test_recorder import INFO, SECOND, START, TICKS, Desk
+from tests.rooms.test_recorder import Film as Camera
 from videostore.domain import cmaf
+from videostore.domain.film import Film
+from videostore.domain.segment import Span
 from videostore.ports import Packet, SoundInfo
 from videostore.recorder import session as session_module
 from videostore.recorder.aac import UNIT_SAMPLES, can_be_kept
@@ -65,7 +68,7 @@ def desk(tmp_path, monkeypatch):
 
 
 def recorded(desk, packets, heard, **info):
-    camera = Film(packets)
+    camera = Camera(packets)
     camera.info = replace(INFO, sound=sound_info(heard), **info)
     desk.session(camera).run(camera.stop)
     return [desk.opened(segment) for segment in desk.spool.pending()]
@@ -97,6 +100,22 @@ def test_sound_keeps_step_where_frames_are_shown_out_of_order(desk, tmp_path):
     (tmp_path / "film.mp4").write_bytes(joined(recorded(desk, packets, "aac")))
     steps = out_of_step(tmp_path / "film.mp4")
     assert len(steps) == 6
+    assert max(map(abs, steps)) < LIP_SYNC
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("codec", ["aac", "pcm_alaw"])
+def test_an_exported_film_keeps_step_from_where_it_was_cut(desk, tmp_path, codec, b_frames):
+    packets = together(pictures(6, stream(LOOP_SECONDS, b_frames=b_frames)), sounds(6, codec))
+    movies = [cmaf.parse(movie) for movie in recorded(desk, packets, codec)]
+    film = Film(movies[0].init, asked=Span(START + 1.2 * SECOND, START + 4.7 * SECOND))
+    starts = [segment.span.start for segment in desk.spool.pending()]
+    body = [
+        film.add(at, [one.data for one in movie.fragments]) for at, movie in zip(starts, movies, strict=True)
+    ]
+    (tmp_path / "film.mp4").write_bytes(b"".join([film.head, *body, film.tail()]))
+    steps = out_of_step(tmp_path / "film.mp4")
+    assert len(steps) == 4
     assert max(map(abs, steps)) < LIP_SYNC
 
 

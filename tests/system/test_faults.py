@@ -82,10 +82,6 @@ def as_long_as_sound():
     return stream(LOOP_SECONDS)
 
 
-def with_b_frames():
-    return stream(LOOP_SECONDS, b_frames=2)
-
-
 START = GapReason.RECORDER_DOWN
 FAULTS = {
     "none": Fault({START}, 1),
@@ -134,7 +130,6 @@ FAULTS = {
     "H.265": Fault({START}, 1, film=lambda: stream(4, codec="hevc")),
     "MJPEG": Fault({START}, 1, film=lambda: stream(4, codec="mjpeg")),
     "sound": Fault({START}, 1, {"tone": tone("aac")}, film=as_long_as_sound, sound=True),
-    "G.711": Fault({START}, 1, {"tone": tone("pcm_alaw")}, film=as_long_as_sound, sound=True),
     "sound in datagrams": Fault(
         {START},
         1,
@@ -143,27 +138,14 @@ FAULTS = {
         film=as_long_as_sound,
         sound=True,
     ),
-    "sound among B-frames": Fault({START}, 1, {"tone": tone("aac")}, film=with_b_frames, sound=True),
     "sound and no reports": Fault(
         {START}, 1, {"tone": tone("aac"), "reports": False}, film=as_long_as_sound, sound=True
-    ),
-    "sound and loss": Fault(
-        {START, GapReason.PACKET_LOSS}, 1, {"tone": tone("pcm_alaw"), "loss": 0.02}, film=rich, sound=True
     ),
     "sound and timestamp jump": Fault(
         {START, GapReason.STREAM_ERROR},
         2,
         {"tone": tone("aac")},
         begins=setting(jump_seconds=3600.0),
-        film=as_long_as_sound,
-        sound=True,
-    ),
-    "sound and stall": Fault(
-        {START, GapReason.CAMERA_UNREACHABLE},
-        2,
-        {"tone": tone("pcm_alaw")},
-        begins=setting(silent=True),
-        ends=setting(silent=False),
         film=as_long_as_sound,
         sound=True,
     ),

@@ -30,10 +30,11 @@ class Track:
     """The sound of one connection, as access units of AAC on the time line of its picture."""
 
     def __init__(self, sound: SoundInfo, picture_time_base: Fraction) -> None:
-        self._source, self._picture_time_base = sound, picture_time_base
-        self._converter = None if sound.codec == "aac" else Converter(sound)
         self._rate = sound.sample_rate_hz
-        self._offset: Fraction | None = None  # of the picture's time line against the sound's own, in samples
+        self._heard = float(sound.time_base * self._rate)  # samples in a tick of the sound's own
+        self._shown = float(picture_time_base * self._rate)  # and in one of the picture
+        self._converter = None if sound.codec == "aac" else Converter(sound)
+        self._offset: float | None = None  # of the picture's time line against the sound's own, in samples
         self._end: int | None = None
         self._taken = 0  # until where units were given out
         self._silence = silence(sound)
@@ -45,7 +46,7 @@ class Track:
     def add(self, packet: Packet, picture: Packet) -> None:
         """Take a packet. ``picture`` is the last one that came."""
         at = self._place(packet, picture)
-        close = round(CLOSE / timedelta(seconds=1) * self._rate)
+        close = self._apart(CLOSE)
         breaks = self._end is None or at - self._end > close
         if not breaks:
             assert self._end is not None
@@ -88,24 +89,22 @@ class Track:
             self._units += self._converter.finish()
 
     def _samples(self, ticks: int) -> int:
-        return int(ticks * self._picture_time_base * self._rate)
+        return int(ticks * self._shown)
 
     def _place(self, packet: Packet, picture: Packet) -> int:
-        own = packet.pts * self._source.time_base * self._rate
-        shown = picture.pts * self._picture_time_base * self._rate
-        arrived = _apart(packet.received_at - picture.received_at, self._rate)
+        own, shown = packet.pts * self._heard, picture.pts * self._shown
+        arrived = self._apart(packet.received_at - picture.received_at)
         if packet.claimed_at and picture.claimed_at:
-            claimed = _apart(packet.claimed_at - picture.claimed_at, self._rate)
-            if abs(claimed - arrived) < _apart(BELIEVED, self._rate):
+            claimed = self._apart(packet.claimed_at - picture.claimed_at)
+            if abs(claimed - arrived) < self._apart(BELIEVED):
                 self._offset = shown + claimed - own
                 return round(own + self._offset)
-        if self._offset is None or abs(shown + arrived - own - self._offset) > _apart(JITTER, self._rate):
+        if self._offset is None or abs(shown + arrived - own - self._offset) > self._apart(JITTER):
             self._offset = shown + arrived - own
         return round(own + self._offset)
 
-
-def _apart(duration: timedelta, rate: int) -> Fraction:
-    return Fraction(duration // timedelta(microseconds=1) * rate, 1_000_000)
+    def _apart(self, duration: timedelta) -> float:
+        return duration.total_seconds() * self._rate
 
 
 class Duet:

@@ -21,7 +21,7 @@ LOOP_SECONDS = 8
 BEEP_FRAME = 10
 """Which of a second's pictures is seen when its beep begins."""
 BEEP_SECONDS = 0.2
-_CODECS = {"pcm_alaw": (8_000, 160), "pcm_mulaw": (8_000, 160), "aac": (16_000, 1_024)}
+_CODECS = {"pcm_alaw": (8_000, 320), "pcm_mulaw": (8_000, 320), "aac": (16_000, 1_024)}
 """Rate in Hz, and samples in a packet; a loop is whole packets."""
 
 

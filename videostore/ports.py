@@ -273,9 +273,17 @@ class Ledger(Protocol):
         """Yield the records whose sequence is greater than ``after``, in order. Raises LedgerBroken
         at the first that does not follow the one before it."""
 
-    def find(self, event: Event) -> Iterator[Record]:
-        """Yield the records of one kind, in order. Each signature is checked, the chain between them is not:
-        it costs what reading costs. Raises LedgerBroken."""
+    def find(self, *events: Event) -> Iterator[Record]:
+        """Yield the records of these kinds, in order. Each signature is checked, the chain between them is
+        not: it costs what reading costs. Raises LedgerBroken."""
+
+
+class Anchor(Protocol):
+    """Keeps checkpoints of the ledger where the site cannot change them. tests/contracts/test_anchor.py is
+    the full contract."""
+
+    def keep(self, name: str, line: bytes) -> None:
+        """Keep ``line`` under ``name``, which is new. Raises StoreError, DiskError or ConfigInvalid."""
 
 
 # --- people ----------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ LABELS = {
     "operation": "method of the store port",
     "outcome": "one of a few words",
     "reason": "a reason of gaps, of access decisions, or of the choice of a receiver",
+    "place": "a place of ledger.anchors in videostore.yaml",
     "receiver": "native or libav",
     "route": "a route of the gate, never a path with identifiers",
     "status": "HTTP status",
@@ -212,6 +213,11 @@ GATE_CERTIFICATE_ENDS = _gate.gauge(
     "gate_certificate_end_timestamp_seconds", "Unix time at which the certificate of the gate ends."
 )
 
+CHECKPOINT_ANCHORED = _retention.gauge(
+    "ledger_anchored_timestamp_seconds",
+    "Unix time of the newest checkpoint that a place outside the site took; 0 for none since the start.",
+    "place",
+)
 LEDGER_RECORDS = _retention.gauge("ledger_records", "Records in the ledger, as retention last saw it.")
 PRESENCE_RECORDS = _every.counter(
     "presence_records_total", "Entry/exit records taken, by outcome.", "outcome"

@@ -26,7 +26,7 @@ from videostore.app.parts import (
 from videostore.app.roles import ROLES
 from videostore.check import invariants, segments
 from videostore.config.credentials import resolve_credentials
-from videostore.config.settings import DirectoryStoreSettings
+from videostore.config.settings import DirectoryAnchorSettings, DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site, create_site
 from videostore.domain.camera import Camera, CameraId, is_dropped
 from videostore.domain.coverage import State, Stretch, damaged, explain
@@ -388,6 +388,27 @@ def _look_at_keys(parts: Parts) -> str:
     return f"ahead until {live[-1].key_id.span.end.isoformat(timespec='minutes')}"
 
 
+def _look_at_anchors(parts: Parts) -> str:
+    anchors = parts.site.settings.ledger.anchors
+    if not anchors:
+        raise SiteError(
+            "checkpoints are kept nowhere else",
+            hint="Name a share or a locked bucket in ledger.anchors, or print `ledger checkpoint --qr`.",
+        )
+    _, failures = parts.anchoring.once()
+    for name, error in failures.items():
+        raise SiteError(f"{name}: {error}", hint=error.hint)
+    here = parts.site.root.stat().st_dev
+    beside = [name for name, one in anchors.items() if isinstance(one, DirectoryAnchorSettings)
+              and parts.site.path(one.path).stat().st_dev == here]  # fmt: skip
+    if beside:
+        raise SiteError(
+            f"{beside[0]} is on the disk of the site",
+            hint="Keep checkpoints where this host cannot change them.",
+        )
+    return ", ".join(anchors)
+
+
 def _look_at_approvers(parts: Parts) -> str:
     approvers = parts.site.approvers()
     if not approvers:
@@ -404,6 +425,7 @@ _LOOKS: Mapping[str, Callable[[Parts], str]] = {
     "hour keys": _look_at_keys,
     "master key": lambda parts: try_out(parts.master_key),
     "ledger": lambda parts: f"{sum(1 for _ in parts.ledger.records())} records",
+    "checkpoints": _look_at_anchors,
     "approvers": _look_at_approvers,
 }
 _LEAST_FREE = 1_000_000_000  # bytes

@@ -16,7 +16,14 @@ from videostore.check import export, invariants
 from videostore.config.credentials import resolve_credentials, resolve_secret
 from videostore.config.durations import split_address
 from videostore.config.follow import Followed
-from videostore.config.settings import DirectoryStoreSettings, S3StoreSettings, StoreRole
+from videostore.config.settings import (
+    BucketAnchorSettings,
+    BucketSettings,
+    DirectoryAnchorSettings,
+    DirectoryStoreSettings,
+    S3StoreSettings,
+    StoreRole,
+)
 from videostore.config.site import Site
 from videostore.domain import chain
 from videostore.domain.errors import ConfigInvalid, LedgerUnavailable, SignatureInvalid
@@ -28,9 +35,10 @@ from videostore.gate.staff import FileStaffDirectory
 from videostore.keyring.files import FileKeyring, PublishedKeys
 from videostore.keyring.master import MasterKeyFile
 from videostore.ledger import verify as ledger_verify
+from videostore.ledger.anchors import Anchoring, DirectoryAnchor
 from videostore.ledger.files import FileLedger
 from videostore.ledger.lines import read_outside
-from videostore.ports import Clock, Holding, MasterKey, SegmentStore
+from videostore.ports import Anchor, Clock, Holding, MasterKey, SegmentStore
 from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
 from videostore.recorder.dropped import Folder, FolderHolding, Pattern
 from videostore.recorder.spool import Spool
@@ -136,6 +144,20 @@ class Parts:
     @cached_property
     def ledger(self) -> FileLedger:
         return _ledger(self.site, self.clock)
+
+    @cached_property
+    def anchoring(self) -> Anchoring:
+        settings = self.site.settings.ledger
+        places = {name: self._anchor(place) for name, place in settings.anchors.items()}
+        return Anchoring(self.ledger, places, interval=settings.checkpoint)
+
+    def _anchor(self, settings: DirectoryAnchorSettings | BucketAnchorSettings) -> Anchor:
+        if isinstance(settings, DirectoryAnchorSettings):
+            return DirectoryAnchor(self.site.path(settings.path))
+        from videostore.store.locked import LockedBucket  # boto3 is an extra
+
+        bucket = bucket_of(self.site, settings, settings.credentials)
+        return LockedBucket(bucket, keep_for=settings.locked)
 
     @cached_property
     def spool(self) -> Spool:
@@ -257,8 +279,8 @@ def s3_adapter(settings: S3StoreSettings) -> Callable[[Bucket], SegmentStore]:
     return S3Store
 
 
-def bucket_of(site: Site, settings: S3StoreSettings, credentials: str) -> Bucket:
-    """Return the site's bucket as whoever ``credentials`` names sees it."""
+def bucket_of(site: Site, settings: BucketSettings, credentials: str) -> Bucket:
+    """Return a bucket as whoever ``credentials`` names sees it."""
     from videostore.store.bucket import Bucket  # boto3 is an extra
 
     return Bucket(

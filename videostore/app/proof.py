@@ -10,7 +10,7 @@ from typing import Any
 from videostore.app.parts import PKCS11, Parts, ledger_public, master_key
 from videostore.check import certificate, proof
 from videostore.domain.camera import CameraId
-from videostore.domain.errors import KeyUnavailable, RequestInvalid, SiteBusy
+from videostore.domain.errors import KeyUnavailable, RequestInvalid, SiteBusy, VideostoreError
 from videostore.domain.ledger import Event, Json, Record
 from videostore.durable import erase_file
 from videostore.ledger.lines import read_outside
@@ -22,6 +22,12 @@ OPERATOR = "operator"
 def checkpoint(parts: Parts) -> dict[str, Json]:
     """Sign the head of the ledger."""
     return parts.ledger.checkpoint().to_json()
+
+
+def anchor(parts: Parts) -> tuple[dict[str, Json], Mapping[str, VideostoreError]]:
+    """Sign the head and take it to every place of ``ledger.anchors``; return it, and which of them failed."""
+    checkpoint, failures = parts.anchoring.once()
+    return checkpoint.to_json(), failures
 
 
 def prove_record(parts: Parts, sequence: int) -> dict[str, Json]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from threading import Event as Stop
 from threading import Thread
@@ -179,27 +180,31 @@ _HOUSEKEEPING_SECONDS = 60
 
 
 def _run_retention(parts: Parts, stop: Stop) -> None:
-    interval = parts.site.settings.retention.sweep
+    walls, interval = parts.walls, parts.site.settings.retention.sweep
     service = RetentionService(sweep(parts), clock=parts.clock, interval=interval)
-    with _metrics(parts.site, "retention") as metrics, _watched(parts):
+    with (
+        _metrics(parts.site, "retention") as metrics,
+        _beside("walls", None if walls is None else partial(walls.watch, host_time)),
+        _beside("anchoring", parts.anchoring.run if parts.site.settings.ledger.anchors else None),
+    ):
         _announce(parts.site, "retention", {"metrics": metrics})
         service.run(stop)
 
 
 @contextmanager
-def _watched(parts: Parts) -> Iterator[None]:
-    """Look after the bucket's settings meanwhile. Whatever they are, keys are destroyed on time."""
-    if parts.walls is None:
+def _beside(name: str, run: Callable[[Stop], None] | None) -> Iterator[None]:
+    """Run something else meanwhile, in a thread: whatever becomes of it, keys are destroyed on time."""
+    if run is None:
         yield
         return
     end = Stop()
-    watching = Thread(target=parts.walls.watch, args=(host_time, end), name="walls", daemon=True)
-    watching.start()
+    thread = Thread(target=run, args=(end,), name=name, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         end.set()
-        watching.join(_PATIENCE_SECONDS)
+        thread.join(_PATIENCE_SECONDS)
 
 
 def _run_gate(parts: Parts, stop: Stop) -> None:

@@ -25,7 +25,7 @@ from videostore.cli.output import (
     print_rows,
     show_time,
 )
-from videostore.domain.errors import LedgerBroken
+from videostore.domain.errors import ConfigInvalid, LedgerBroken
 from videostore.domain.ledger import Event, Json, Record
 from videostore.durable import disk_errors
 
@@ -153,6 +153,24 @@ def checkpoint(
     if qr:
         segno.make(line, error="l").terminal(compact=True)
     console.print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
+def anchor(*, site: SiteDir = None, as_json: AsJson = False) -> None:
+    """Sign the head of the ledger and take it to every place of ledger.anchors now.
+
+    `videostore run retention` does this by itself, each hour by default.
+    """
+    place = load_site(site)
+    with composition.Parts(place) as parts:
+        checkpoint_, failures = proofs.anchor(parts)
+    names = place.settings.ledger.anchors
+    outcome = {name: str(failures[name]) if name in failures else "kept" for name in names}
+    print_facts({"records": checkpoint_["size"], "at": checkpoint_["at"], **outcome}, as_json=as_json)
+    if not names:
+        raise ConfigInvalid("ledger.anchors names no place", hint="See docs/reference/configuration.md.")
+    for error in failures.values():
+        raise error
 
 
 @app.command()

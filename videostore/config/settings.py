@@ -94,25 +94,30 @@ StoreRole = Literal["recorder", "gate", "retention", "auditor"]
 """Who asks the store for something; each may have credentials of its own."""
 
 
-class S3StoreSettings(_Strict):
-    """Any S3 store; `minio` puts and gets through the MinIO SDK, at half the CPU."""
+class BucketSettings(_Strict):
+    """A bucket of any S3 store."""
 
-    kind: Literal["s3", "minio"]
     endpoint: str = Field("", description="URL of the S3 API, such as https://s3.example.org; empty for AWS.")
     bucket: str = Field(description="Bucket of this site; `videostore store provision` makes it.")
     region: str = Field("us-east-1", description="Region that requests are signed for.")
     credentials: str = Field(
         "", description="env:NAME or file:PATH holding ACCESS_KEY:SECRET_KEY; empty for the AWS chain."
     )
-    roles: dict[StoreRole, str] = Field(
-        default_factory=dict,
-        description="Credentials of recorder, gate, retention and auditor, where they differ from the above.",
-    )
     ca_file: str = Field("", description="PEM file of the certificate authority, if it is a private one.")
     addressing: Literal["path", "virtual"] = Field(
         "path", description="Whether the bucket stands in the path of a URL or in its host name."
     )
     proxy: str = Field("", description="URL of an HTTP proxy; empty for that of the environment.")
+
+
+class S3StoreSettings(BucketSettings):
+    """Any S3 store; `minio` puts and gets through the MinIO SDK, at half the CPU."""
+
+    kind: Literal["s3", "minio"]
+    roles: dict[StoreRole, str] = Field(
+        default_factory=dict,
+        description="Credentials of recorder, gate, retention and auditor, where they differ from the above.",
+    )
     read_back: Literal["never", "size", "content"] = Field(
         "never",
         description="What is asked again after a put. The store verifies a SHA-256 in any case; "
@@ -145,6 +150,29 @@ class KeyringSettings(_Strict):
     ahead: Duration = Field(
         timedelta(hours=48), description="How far ahead keys are made, so that recorders can work alone."
     )
+
+
+class DirectoryAnchorSettings(_Strict):
+    """A directory that keeps checkpoints: best a file share that this host can only add to."""
+
+    kind: Literal["directory"]
+    path: str = Field(description="The directory; it must be there.")
+
+
+class BucketAnchorSettings(BucketSettings):
+    """A bucket with object lock that keeps checkpoints; best it is somebody else's."""
+
+    kind: Literal["s3"]
+    locked: Duration = Field(timedelta(days=400), description="For how long nobody can remove a checkpoint.")
+
+
+class LedgerSettings(_Strict):
+    """Where checkpoints of the ledger are taken, so that nobody here can change its past unseen."""
+
+    checkpoint: Duration = Field(timedelta(hours=1), description="How often.")
+    anchors: dict[
+        str, Annotated[DirectoryAnchorSettings | BucketAnchorSettings, Field(discriminator="kind")]
+    ] = Field(default_factory=dict, description="Places by name.")
 
 
 class RetentionSettings(_Strict):
@@ -247,6 +275,7 @@ class SiteSettings(_Strict):
     catalogue: CatalogueSettings = CatalogueSettings()
     keyring: KeyringSettings = KeyringSettings()
     retention: RetentionSettings = RetentionSettings()
+    ledger: LedgerSettings = LedgerSettings()
     gate: GateSettings = GateSettings()
     metrics: MetricsSettings = MetricsSettings()
     logging: LoggingSettings = LoggingSettings()

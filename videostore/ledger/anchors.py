@@ -1,0 +1,82 @@
+"""Takes signed checkpoints to places that the site cannot change, so that a lost tail or a fork shows.
+
+A directory on a file share here; a bucket with object lock is in ``store``. What is kept is one file for each
+checkpoint: the JSON line of docs/reference/proofs.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from threading import Event
+
+from videostore import telemetry
+from videostore.domain.errors import ConfigInvalid, VideostoreError
+from videostore.domain.ledger import Checkpoint, canonical
+from videostore.durable import disk_errors, sync_directory
+from videostore.ledger.files import FileLedger
+from videostore.ports import Anchor
+
+_AGAIN = timedelta(minutes=1)
+log = telemetry.logger("ledger")
+
+
+class DirectoryAnchor:
+    """Port Anchor, in a directory that must be there: a share that is not mounted is an error."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def keep(self, name: str, line: bytes) -> None:
+        if not self._directory.is_dir():
+            raise ConfigInvalid(
+                f"{self._directory} is not there to keep checkpoints",
+                hint="Mount the share, or make the directory where it shall be.",
+            )
+        path = self._directory / name
+        with disk_errors(path):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            sync_directory(self._directory)
+
+
+class Anchoring:
+    """Signs a checkpoint now and then and takes it to every place; one that fails never stops the others."""
+
+    def __init__(self, ledger: FileLedger, places: Mapping[str, Anchor], *, interval: timedelta) -> None:
+        self._ledger = ledger
+        self._places = places
+        self._interval = interval
+        for place in places:
+            telemetry.CHECKPOINT_ANCHORED.labels(place=place).set(0)
+
+    def run(self, stop: Event) -> None:
+        """Do it each ``interval`` until ``stop`` is set; again after a minute where a place failed."""
+        while not stop.is_set():
+            try:
+                _, failures = self.once()
+            except VideostoreError as error:
+                log.error("checkpoint.failed", error=str(error), hint=error.hint)
+                failures = {"ledger": error}
+            stop.wait((min(self._interval, _AGAIN) if failures else self._interval).total_seconds())
+
+    def once(self) -> tuple[Checkpoint, Mapping[str, VideostoreError]]:
+        """Sign a checkpoint and take it to every place. Returns it, and why each place that failed did."""
+        checkpoint = self._ledger.checkpoint()
+        line = canonical(checkpoint.to_json()) + b"\n"
+        name = f"{checkpoint.at:%Y%m%dT%H%M%S.%fZ}-{checkpoint.size}.json"
+        failures: dict[str, VideostoreError] = {}
+        for place, anchor in self._places.items():
+            try:
+                anchor.keep(name, line)
+            except VideostoreError as error:
+                failures[place] = error
+                log.error("checkpoint.not-anchored", place=place, error=str(error), hint=error.hint)
+            else:
+                telemetry.CHECKPOINT_ANCHORED.labels(place=place).set(checkpoint.at.timestamp())
+        return checkpoint, failures

@@ -1,0 +1,50 @@
+"""Checkpoints of the ledger in a bucket with object lock: nobody can remove them before their time.
+
+In compliance mode not even the administrator of the store can. Best the bucket is somebody else's than the
+site's, and the site has the right to put there, nothing more.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from videostore.domain.errors import StoreRefused
+from videostore.store.bucket import Bucket, md5_of
+
+_MODE: Literal["COMPLIANCE"] = "COMPLIANCE"
+
+
+class LockedBucket:
+    """Port Anchor. Each object is locked for ``keep_for``."""
+
+    def __init__(self, bucket: Bucket, *, keep_for: timedelta) -> None:
+        self._where = bucket
+        self._keep_for = keep_for
+
+    def keep(self, name: str, line: bytes) -> None:
+        """Raises StoreRefused if the bucket does not lock: it must have been made with object lock."""
+        with self._where.translated(name):
+            self._where.client.put_object(
+                Bucket=self._where.name,
+                Key=name,
+                Body=line,
+                ContentMD5=md5_of(line),
+                ContentType="application/json",
+                ObjectLockMode=_MODE,
+                ObjectLockRetainUntilDate=datetime.now(UTC) + self._keep_for,
+            )
+        if self._mode(name) not in {_MODE, None}:
+            raise StoreRefused(
+                f"{self._where} took {name} and does not lock it",
+                hint="Make the bucket with object lock; it cannot be added everywhere.",
+            )
+
+    def _mode(self, name: str) -> str | None:
+        """Return how the object is locked, None if we may not ask."""
+        try:
+            with self._where.translated(name):
+                head = self._where.client.head_object(Bucket=self._where.name, Key=name)
+        except StoreRefused:
+            return None
+        return head.get("ObjectLockMode", "not at all")

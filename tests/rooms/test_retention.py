@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -15,7 +16,7 @@ from tests.fakes.clock import SettableClock
 from tests.fakes.segment_store import MemorySegmentStore
 from tests.premises import DAY, HOUR, LOBBY, MINUTE, SECOND, START, Premises
 from videostore.domain.errors import KeyDestroyed, StoreUnavailable
-from videostore.domain.ledger import Event
+from videostore.domain.ledger import Event, canonical
 from videostore.domain.presence import Direction, Passage
 from videostore.domain.retention import Kind
 from videostore.domain.segment import MICROSECOND, Gap, GapReason, KeyId, ObjectKey, Span
@@ -536,3 +537,18 @@ def test_the_loop_survives_a_pass_that_fails_and_sweeps_again(site):
     clock = Guarded(site.clock.at)
     RetentionService(site.sweep(clock=clock), clock=clock, interval=timedelta(0)).run(stop)
     assert len(passes) > 1
+
+
+def test_a_certificate_names_the_policy_in_force_and_the_ledger_has_each_of_them_once(site):
+    site.sweep().run()
+    site.record()
+    site.policies[Kind.VIDEO] = replace(site.policies[Kind.VIDEO], keep=2 * DAY)
+    site.clock.passes(2 * DAY)
+    site.sweep().run()
+    site.sweep().run()
+    loaded = [body for body in site.events(Event.POLICY_LOADED) if body["kind"] == Kind.VIDEO]
+    assert [body["keep_us"] for body in loaded] == [30 * DAY // MICROSECOND, 2 * DAY // MICROSECOND]
+    (certificate,) = site.events(Event.CERTIFICATE)
+    assert certificate["policy"] == loaded[-1]["revision"]
+    facts = {name: value for name, value in loaded[-1].items() if name != "revision"}
+    assert hashlib.sha256(canonical(facts)).hexdigest() == certificate["policy"]

@@ -19,7 +19,8 @@ from enum import StrEnum
 
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import ConfigInvalid, KeepTooLong
-from videostore.domain.segment import SECOND, SITE_KEEP, KeyId, Segment, Sha256Hex, Span
+from videostore.domain.ledger import Json, canonical
+from videostore.domain.segment import MICROSECOND, SECOND, SITE_KEEP, KeyId, Segment, Sha256Hex, Span
 
 PARAGRAPH = "A/RES/61/263, paragraph 27 (c)"
 
@@ -57,6 +58,21 @@ class RetentionPolicy:
     lead: timedelta
     key_period: timedelta
     shorter: Mapping[CameraId, timedelta] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the policy as it goes on record; lengths are whole microseconds."""
+        return {
+            "kind": self.kind.value,
+            "keep_us": self.keep // MICROSECOND,
+            "lead_us": self.lead // MICROSECOND,
+            "key_period_us": self.key_period // MICROSECOND,
+            "shorter_us": {str(camera): keep // MICROSECOND for camera, keep in self.shorter.items()},
+        }
+
+    @property
+    def revision(self) -> Sha256Hex:
+        """SHA-256 over the canonical form of ``to_json``: names this policy in certificates."""
+        return Sha256Hex(hashlib.sha256(canonical(self.to_json())).hexdigest())
 
     def __post_init__(self) -> None:
         ceiling = CEILING[self.kind]
@@ -156,7 +172,8 @@ class Certificate:
     ``span`` reaches from the first to the last frame, ``segments_sha256`` is the hash of the
     sorted list of segment hashes. ``absence`` names how the store confirmed it. ``recipient`` is
     the public half of the destroyed key; both are None for a key that this keyring never had (an
-    object found in the store, say). It becomes proof by standing in the ledger.
+    object found in the store, say). ``policy`` is the revision of the policy in force. It becomes proof
+    by standing in the ledger.
     """
 
     camera_id: CameraId
@@ -170,6 +187,7 @@ class Certificate:
     confirmed_at: datetime
     absence: str
     deadline: datetime
+    policy: Sha256Hex
 
     @property
     def id(self) -> str:

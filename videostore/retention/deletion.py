@@ -111,6 +111,7 @@ class Deletion:
             confirmed_at=self._clock.now(),
             absence=ABSENCE,
             deadline=this.video.deadline(first.key_id, camera_id=first.camera_id),
+            policy=this.video.revision,
         )
         if self._journal.certify(certificate):
             this.report.certificates.append(certificate.id)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from videostore.domain.ledger import Event, Json
-from videostore.domain.retention import Certificate, Kind
+from videostore.domain.retention import Certificate, Kind, RetentionPolicy
 from videostore.durable import write_file
 from videostore.ports import HourKey, Ledger
 from videostore.retention.report import ACTOR, log
@@ -30,6 +30,7 @@ class Journal:
         self._destroyed: set[str] = set()
         self._lost: dict[str, int] = {}
         self._certified: set[str] = set()
+        self._policies: dict[Kind, str] = {}
         if bookmark is not None:
             self._open(bookmark)
 
@@ -47,6 +48,19 @@ class Journal:
         }
         self._ledger.append(Event.KEY_DESTROYED, actor=ACTOR, body=body)
         return True
+
+    def record_policy(self, policy: RetentionPolicy) -> None:
+        """Write which policy is in force, unless it is the last on record."""
+        if self._policies.get(policy.kind) == policy.revision:
+            return
+        on_record = None
+        for record in self._ledger.find(Event.POLICY_LOADED):
+            if record.body["kind"] == policy.kind:
+                on_record = record.body["revision"]
+        if on_record != policy.revision:
+            body: dict[str, Json] = {**policy.to_json(), "revision": policy.revision}
+            self._ledger.append(Event.POLICY_LOADED, actor=ACTOR, body=body)
+        self._policies[policy.kind] = policy.revision
 
     def certify(self, certificate: Certificate) -> bool:
         """Write ``certificate``, unless the ledger has it already. Returns whether it wrote."""
@@ -116,4 +130,5 @@ def certificate_body(certificate: Certificate) -> dict[str, Json]:
         "confirmed_at": certificate.confirmed_at.isoformat(),
         "absence": certificate.absence,
         "deadline": certificate.deadline.isoformat(),
+        "policy": certificate.policy,
     }

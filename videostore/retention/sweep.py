@@ -86,6 +86,7 @@ class Sweep:
             ("clock", self._note_doubt),
             ("end keys", self._end_keys),
             ("record keys", self._record_destroyed),
+            ("record policies", self._record_policies),
             ("make keys", self._create_keys),
             ("empty holdings", self._empty_holdings),
             ("condemn what is kept for less", self._condemn_of_shorter_kept),
@@ -116,6 +117,10 @@ class Sweep:
             if key.destroyed_at is None
         ]
         return min(moments, default=None)
+
+    def _record_policies(self, this: Pass) -> None:
+        for policy in this.policies.values():
+            self._journal.record_policy(policy)
 
     # --- the clock ---
 

@@ -136,5 +136,5 @@ class _Copy:
             if line.record.sequence > after:
                 yield line.record
 
-    def find(self, event: Event) -> Iterator[Record]:
-        return (record for record in self.records() if record.event is event)
+    def find(self, *events: Event) -> Iterator[Record]:
+        return (record for record in self.records() if record.event in events)

@@ -26,6 +26,7 @@ from videostore.cli import (
     oversight,
     policy,
     presence,
+    report,
     retention,
     site,
     staff,
@@ -62,7 +63,7 @@ def _root(
     pass
 
 
-for module in (site, coverage, demo, login, oversight, access, footage):
+for module in (site, coverage, demo, login, oversight, access, footage, report):
     module.register(app)
 for name, group in (
     ("camera", camera.app),

@@ -74,6 +74,7 @@ class Event(StrEnum):
     SEGMENT_GIVEN_UP = "recorder.segment-given-up"
     CLOCK_IN_DOUBT = "clock.in-doubt"
     CLOCK_CONFIRMED = "clock.confirmed"
+    REPORT_MADE = "ledger.report-made"
     TAIL_REPAIRED = "ledger.tail-repaired"
 
 

@@ -100,8 +100,8 @@ class FileLedger:
             if line.record.sequence > after:
                 yield line.record
 
-    def find(self, event: Event) -> Iterator[Record]:
-        for line in find_lines(self._path, event):
+    def find(self, *events: Event) -> Iterator[Record]:
+        for line in find_lines(self._path, events):
             self._check_signature(line)
             yield line.record
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +46,13 @@ def read_lines(path: Path, *, start: int = 0) -> Iterator[Line]:
         yield _parse(raw, end)
 
 
-def find_lines(path: Path, event: Event) -> Iterator[Line]:
-    """Yield the records of one kind. In canonical form its name stands in a line in one way only."""
-    wanted = b'"event":' + canonical(event.value)
+def find_lines(path: Path, events: Collection[Event]) -> Iterator[Line]:
+    """Yield the records of these kinds. In canonical form their names stand in a line in one way only."""
+    wanted = [b'"event":' + canonical(event.value) for event in events]
     for raw, end in _raw_lines(path, 0):
-        if wanted in raw:
+        if any(name in raw for name in wanted):
             line = _parse(raw, end)
-            if line.record.event is event:
+            if line.record.event in events:
                 yield line
 
 

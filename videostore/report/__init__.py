@@ -1,0 +1,1 @@
+"""The monthly report for the oversight body, drawn from the ledger."""

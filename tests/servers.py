@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import secrets
 import shutil
 import socket
 import subprocess
@@ -139,6 +140,36 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
         yield server
     finally:
         stop()
+
+
+@contextmanager
+def openbao(directory: Path) -> Iterator[tuple[str, str]]:
+    """Run an OpenBao with a transit engine; return the URL of the engine and a token."""
+    (port,) = free_ports(1)
+    token, url = secrets.token_hex(16), f"http://127.0.0.1:{port}/v1"
+    environment = {**os.environ, "BAO_DEV_ROOT_TOKEN_ID": token, "HOME": str(directory)}
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("bao"), "server", "-dev", "-dev-no-store-token",
+             f"-dev-listen-address=127.0.0.1:{port}"],
+            stdout=log, stderr=log, cwd=directory, env=environment,
+        )  # fmt: skip
+
+    def ready() -> bool:
+        try:
+            made = httpx.post(
+                f"{url}/sys/mounts/transit", json={"type": "transit"}, headers={"X-Vault-Token": token}
+            )
+        except httpx.HTTPError:
+            return False
+        return made.is_success
+
+    try:
+        until(ready, seconds=_START_SECONDS, why=(directory / "log").read_text)
+        yield f"{url}/transit", token
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Port MasterKey: a file, and a token (SoftHSM, the real PKCS #11 module)."""
+"""Port MasterKey: a file, a token (SoftHSM, a real PKCS #11 module), a server (OpenBao's transit engine)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from tests import servers
 from tests.conftest import missing, program
 from tests.premises import Premises
 from videostore.domain.errors import ConfigInvalid, KeyUnavailable, SealBroken
 from videostore.domain.retention import Kind
 from videostore.keyring.master import MasterKeyFile, try_out
 from videostore.keyring.token import MasterKeyToken, read_uri
+from videostore.keyring.transit import MasterKeyTransit
+from videostore.keyring.transit import read_uri as read_transit_uri
 
 MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 SECRET, CONTEXT = b"AGE-SECRET-KEY-1 of some hour", b"hour recipient deadline"
@@ -38,12 +41,22 @@ def token(tmp_path_factory):
     return open_
 
 
-@pytest.fixture(params=["file", "token"])
+@pytest.fixture(scope="module")
+def transit(tmp_path_factory):
+    """A server with a transit engine; returns how to open the master key in it under a name."""
+    with servers.openbao(tmp_path_factory.mktemp("openbao")) as (url, token):
+        yield lambda name="master", token=token: MasterKeyTransit(f"{url}/keys/{name}", token=token)
+
+
+@pytest.fixture(params=["file", "token", "transit"])
 def master(request, tmp_path):
-    if request.param == "file":
-        made = MasterKeyFile(tmp_path / "master.key")
-    else:
-        made = request.getfixturevalue("token")(label=tmp_path.name)
+    match request.param:
+        case "file":
+            made = MasterKeyFile(tmp_path / "master.key")
+        case "token":
+            made = request.getfixturevalue("token")(label=tmp_path.name)
+        case _:
+            made = request.getfixturevalue("transit")(name=tmp_path.name.strip("_"))
     made.renew()
     return made
 
@@ -167,6 +180,16 @@ def test_a_keyring_lives_on_a_token_and_moves_there_from_a_file(tmp_path, token)
     assert ring.rewrap() == (len(keys), [])
 
 
+def test_a_server_that_does_not_know_us_says_so(transit):
+    with pytest.raises(KeyUnavailable, match="403"):
+        transit(token="wrong").wrap(SECRET, context=CONTEXT)
+
+
+def test_a_server_that_is_not_there_says_so():
+    with pytest.raises(KeyUnavailable, match="reached"):
+        MasterKeyTransit("http://127.0.0.1:9/v1/transit/keys/master", token="x").wrap(SECRET, context=CONTEXT)
+
+
 @pytest.mark.parametrize(
     "uri",
     [
@@ -181,3 +204,20 @@ def test_a_uri_names_token_object_module_and_pin_and_nothing_else(uri):
         read_uri(uri)
     good = read_uri("pkcs11:token=a%20b;object=c?module-path=/m.so&pin-source=file:secrets/pin")
     assert good == {"token": "a b", "label": "c", "module": "/m.so", "pin_source": "file:secrets/pin"}
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "transit:",
+        "transit:https://host/v1/transit/keys/a",
+        "transit:http://host/v1/transit/keys/a?token=file:t",
+        "transit:https://host/v1/transit/a?token=file:t",
+        "transit:https://host/v1/transit/keys/a?token=file:t&namespace=x",
+    ],
+)
+def test_a_transit_uri_names_an_https_key_and_a_token_and_nothing_else(uri):
+    with pytest.raises(ConfigInvalid):
+        read_transit_uri(uri)
+    url = "https://host:8200/v1/transit/keys/a"
+    assert read_transit_uri(f"transit:{url}?token=env:T") == {"url": url, "token": "env:T", "ca": ""}

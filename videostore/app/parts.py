@@ -252,7 +252,7 @@ class Parts:
             verify_ledger=verify,
             store_breaches=lambda: self.walls.breaches(now=host_time()) if self.walls else (),
             private_files=[
-                *([] if settings.master_key.startswith(PKCS11) else [self.site.path(settings.master_key)]),
+                *([] if settings.master_key.startswith(ELSEWHERE) else [self.site.path(settings.master_key)]),
                 ledger_key(self.site.root),
                 *sorted((self.site.root / "secrets").glob("*")),
                 *(key for place in self._key_directories.values() for key in (place / "private").glob("*")),
@@ -295,7 +295,14 @@ def bucket_of(site: Site, settings: BucketSettings, credentials: str) -> Bucket:
 
 
 def master_key(site: Site, where: str) -> MasterKey:
-    """Return the master key in the file, or behind the pkcs11: URI, that ``where`` names."""
+    """Return the master key in the file, or behind the pkcs11: or transit: URI, that ``where`` names."""
+    if where.startswith(TRANSIT):
+        from videostore.keyring import transit
+
+        facts = transit.read_uri(where)
+        token = resolve_secret(facts["token"], root=site.root)
+        ca_file = str(site.path(facts["ca"])) if facts["ca"] else ""
+        return transit.MasterKeyTransit(facts["url"], token=token, ca_file=ca_file)
     if not where.startswith(PKCS11):
         return MasterKeyFile(site.path(where))
     try:
@@ -310,7 +317,9 @@ def master_key(site: Site, where: str) -> MasterKey:
     return MasterKeyToken(module=facts["module"], token=facts["token"], label=facts["label"], pin=pin)
 
 
-PKCS11 = "pkcs11:"
+PKCS11, TRANSIT = "pkcs11:", "transit:"
+ELSEWHERE = (PKCS11, TRANSIT)
+"""Where a master key is that is no file."""
 
 
 def ledger_key(root: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videostore.app.parts import PKCS11, Parts, ledger_public, master_key
+from videostore.app.parts import ELSEWHERE, Parts, ledger_public, master_key
 from videostore.check import certificate, proof
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import KeyUnavailable, RequestInvalid, SiteBusy, VideostoreError
@@ -127,7 +127,7 @@ def rotate_master_key(parts: Parts, *, older: str, give_up: bool) -> dict[str, A
             "or give their footage up by --give-up.",
         )
     parts.master_key.retire()
-    if older and not older.startswith(PKCS11):
+    if older and not older.startswith(ELSEWHERE):
         erase_file(parts.site.path(older))
     parts.ledger.append(
         Event.MASTER_KEY_ROTATED, actor=OPERATOR, body={"keys": count, "given_up": unreadable}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from videostore.app.parts import PKCS11, Parts, host_time, restored_mark, verify_ledger
+from videostore.app.parts import ELSEWHERE, Parts, host_time, restored_mark, verify_ledger
 from videostore.backup.archive import Content, pack, unpack
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site
@@ -90,7 +90,7 @@ def restore(file: Path, directory: Path, *, identity: str) -> dict[str, Any]:
             raise BackupInvalid(f"{file} is no backup of a site", hint="Look for another file.") from error
         (building / _FACTS).replace(restored_mark(building))
         settings = Site.load(building).settings.keyring
-        if not settings.master_key.startswith(PKCS11) and not (building / settings.master_key).exists():
+        if not settings.master_key.startswith(ELSEWHERE) and not (building / settings.master_key).exists():
             MasterKeyFile(building / settings.master_key).renew()
     return {**facts, "files": files, "directory": str(directory)}
 

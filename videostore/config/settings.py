@@ -144,8 +144,9 @@ class KeyringSettings(_Strict):
     path: str = Field("keyring", description="Directory of the hour keys.")
     master_key: str = Field(
         "keyring/master.key",
-        description="What wraps them: a file of mode 0600, better on another device, or a PKCS #11 token, "
-        "pkcs11:token=NAME;object=LABEL?module-path=/usr/lib/….so&pin-source=file:secrets/pin",
+        description="What wraps them: a file of mode 0600, better on another device; or a PKCS #11 token, "
+        "pkcs11:token=NAME;object=LABEL?module-path=/usr/lib/….so&pin-source=file:secrets/pin; or the "
+        "transit engine of OpenBao or Vault, transit:https://HOST:8200/v1/transit/keys/NAME?token=file:secrets/transit",
     )
     ahead: Duration = Field(
         timedelta(hours=48), description="How far ahead keys are made, so that recorders can work alone."

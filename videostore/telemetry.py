@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
+from urllib.request import urlopen
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import Metric as Family
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from videostore import __version__
 from videostore.domain.access import Mode, Reason
@@ -254,10 +260,63 @@ def forget_camera(camera_id: str) -> None:
             metric.remove_by_labels({"camera_id": camera_id})
 
 
-def serve_metrics(role: str, host: str, port: int) -> tuple[WSGIServer, Thread]:
-    """Serve ``/metrics`` of ``role`` from a thread. Port 0 takes a free one: see ``server.server_port``."""
-    server, thread = start_http_server(port, addr=host, registry=REGISTRIES[role])
+def serve_metrics(
+    role: str, host: str, port: int, *, together: Callable[[], Iterable[str]] | None = None
+) -> tuple[WSGIServer, Thread]:
+    """Serve ``/metrics`` of ``role`` from a thread. Port 0 takes a free one: see ``server.server_port``.
+
+    ``together`` names the URLs of other processes whose metrics are shown as one instead of our own.
+    """
+    registry = REGISTRIES[role]
+    if together is not None:
+        registry = CollectorRegistry()
+        registry.register(_Together(together))
+    server, thread = start_http_server(port, addr=host, registry=registry)
     return server, thread
+
+
+class _Together(Collector):
+    """What several processes of one role show, as one: equal series are added up. A process that does not
+    answer is left out: its cameras are absent then, which alerts."""
+
+    def __init__(self, urls: Callable[[], Iterable[str]]) -> None:
+        self._urls = urls
+
+    def collect(self) -> Iterator[Family]:
+        families: dict[str, Family] = {}
+        series: dict[tuple[str, frozenset[tuple[str, str]]], list[Sample]] = {}
+        for text in filter(None, map(_shown, self._urls())):
+            for family in text_string_to_metric_families(text):
+                families.setdefault(family.name, Family(family.name, family.documentation, family.type))
+                for sample in family.samples:
+                    key = sample.name, frozenset(sample.labels.items())
+                    if key not in series:
+                        families[family.name].samples.append(sample)
+                    series.setdefault(key, []).append(sample)
+        for family in families.values():
+            family.samples = [
+                one._replace(value=_one(one.name, series[one.name, frozenset(one.labels.items())]))
+                for one in family.samples
+            ]
+            yield family
+
+
+def _shown(url: str) -> str:
+    try:
+        with urlopen(url, timeout=2) as answer:  # noqa: S310 - a process of our own
+            return str(answer.read().decode())
+    except (OSError, ValueError):
+        return ""
+
+
+def _one(name: str, samples: Sequence[Sample]) -> float:
+    """Return what the same series of several processes is together."""
+    values = [one.value for one in samples]
+    if name.endswith(("_info", "_synchronised")):
+        return max(values)
+    if name.endswith(("_created", "_timestamp_seconds")):
+        return min((value for value in values if value), default=0.0)
+    return sum(values)
 
 
 # --- logs ------------------------------------------------------------------------------------

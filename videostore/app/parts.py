@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -26,6 +27,7 @@ from videostore.config.settings import (
 )
 from videostore.config.site import Site
 from videostore.domain import chain
+from videostore.domain.camera import CameraId
 from videostore.domain.errors import ConfigInvalid, LedgerUnavailable, SignatureInvalid
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Kind, RetentionPolicy
@@ -55,13 +57,40 @@ if TYPE_CHECKING:
     from videostore.store.walls import Walls
 
 
+class Share:
+    """The cameras of process ``number`` of a recorder that is ``of`` processes. What became of a camera is
+    dealt with by the first."""
+
+    def __init__(self, site: Site, number: int) -> None:
+        self.number = number
+        file = site.root / "run" / SHARES
+        self._shares = Followed(file, lambda: read_shares(file))
+        self.of = 1 + max(self._shares().values(), default=0)
+
+    def holds(self, camera_id: CameraId) -> bool:
+        return self._shares().get(str(camera_id), 0) == self.number
+
+
+SHARES = "shares.json"
+
+
+def read_shares(file: Path) -> dict[str, int]:
+    """Return the number of the process that records each camera, by its UUID."""
+    try:
+        return {str(name): int(number) for name, number in json.loads(file.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ConfigInvalid(f"{file} cannot be read: {error}", hint="Start the recorder again.") from error
+
+
 class Parts:
     """The running objects of one site, each built when first asked for; a context manager."""
 
-    def __init__(self, site: Site, *, role: StoreRole = "auditor") -> None:
-        """``role``: whose credentials the store sees."""
+    def __init__(self, site: Site, *, role: StoreRole = "auditor", share: Share | None = None) -> None:
+        """``role``: whose credentials the store sees; ``share``: the cameras of a recorder that is several
+        processes."""
         self.site = site
         self.role = role
+        self.share = share
         self._open = ExitStack()
 
     def __enter__(self) -> Parts:
@@ -164,7 +193,8 @@ class Parts:
         settings = self.site.settings.recorder
         return Spool(
             self.site.path(settings.spool),
-            limit_bytes=settings.spool_limit,
+            limit_bytes=settings.spool_limit // (self.share.of if self.share else 1),
+            mine=self.share.holds if self.share else None,
             sign=lambda run: self._recorder_key.sign(run, context=chain.CONTEXT),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -16,8 +16,17 @@ from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 from videostore import telemetry
+from videostore.app import crew
 from videostore.app.host import clock_synchronised, keep_memory_whole, notify, return_free_memory, watchdog
-from videostore.app.parts import Parts, export_key, host_time, own_certificate, recorder_public_key, sweep
+from videostore.app.parts import (
+    Parts,
+    Share,
+    export_key,
+    host_time,
+    own_certificate,
+    recorder_public_key,
+    sweep,
+)
 from videostore.config.credentials import resolve_credentials, resolve_secret
 from videostore.config.durations import split_address
 from videostore.config.follow import Followed
@@ -41,14 +50,48 @@ log = telemetry.logger("app")
 ROLES: Final = ("recorder", "retention", "gate")
 
 
-def run(site: Site, role: str, stop: Stop) -> None:
-    """Run a role, or one process of each, until ``stop`` is set. Raises SiteBusy if it runs already."""
+def run(site: Site, role: str, stop: Stop, *, share: int | None = None) -> None:
+    """Run a role, or one process of each, until ``stop`` is set. Raises SiteBusy if it runs already.
+
+    ``share`` is the number of this process, of a recorder that is several.
+    """
     if role == "all":
         _run_all(site, stop)
         return
+    if share is not None:
+        _run_share(site, share, stop)
+        return
     name = next(one for one in ROLES if one == role)
+    if name == "recorder" and (count := crew.size(site)) > 1:
+        _run_crew(site, count, stop)
+        return
     with site.duty(name), Parts(site, role=name) as parts:
         {"recorder": _run_recorder, "retention": _run_retention, "gate": _run_gate}[name](parts, stop)
+
+
+def _run_crew(site: Site, count: int, stop: Stop) -> None:
+    def urls() -> list[str]:
+        running = site.running()
+        parts = (running.get(crew.part_name(number)) for number in range(count))
+        return [str(one["metrics"]) for one in parts if one]
+
+    with site.duty("recorder"), _metrics(site, "recorder", together=urls) as metrics:
+        _announce(site, "recorder", {"metrics": metrics})
+        cameras = Followed(site.root / "cameras.yaml", site.cameras.all)
+        crew.run(site, count, stop, cameras=cameras, beat=watchdog())
+
+
+def _run_share(site: Site, number: int, stop: Stop) -> None:
+    """Be one process of the recorder, until ``stop`` is set or the supervisor is no more."""
+
+    def follow() -> None:
+        sys.stdin.read()
+        stop.set()
+
+    Thread(target=follow, name="supervisor", daemon=True).start()
+    name = crew.part_name(number)
+    with site.duty(name), Parts(site, role="recorder", share=Share(site, number)) as parts:
+        _run_recorder(parts, stop)
 
 
 def _must_stand(parts: Parts) -> None:
@@ -63,11 +106,13 @@ def _announce(site: Site, role: str, facts: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _metrics(site: Site, role: str) -> Iterator[str]:
-    address: str = getattr(site.settings.metrics, role)
+def _metrics(
+    site: Site, role: str, *, address: str = "", together: Callable[[], Iterable[str]] | None = None
+) -> Iterator[str]:
+    address = address or getattr(site.settings.metrics, role)
     host, port = split_address(address)
     try:
-        server, thread = telemetry.serve_metrics(role, host, port)
+        server, thread = telemetry.serve_metrics(role, host, port, together=together)
     except OSError as error:
         raise SiteError(
             f"metrics of the {role} cannot listen on {address}: {error.strerror}",
@@ -91,6 +136,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
     _must_stand(parts)
     keep_memory_whole()
     site, settings = parts.site, parts.site.settings.recorder
+    share = parts.share
     pictures = PictureHealth(parts.ledger, interval=settings.look)
     recording = Recording(
         source=ChosenSource(stall=settings.stall, now=parts.clock.now, root=site.root),
@@ -111,18 +157,31 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
             parts.ledger,
             now=parts.clock.now,
             at_once=settings.uploads,
-            bandwidth=Bandwidth(settings.upload_limit),
+            bandwidth=Bandwidth(settings.upload_limit // (share.of if share else 1)),
         ),
-        cameras=Followed(site.root / "cameras.yaml", site.cameras.all),
+        cameras=_cameras(parts),
         credentials=lambda camera: resolve_credentials(camera.credentials, root=site.root),
         beat=_beat(),
         pictures=pictures,
-        folders=[_drop_folder(parts, folder, recording) for folder in parts.folders],
+        folders=[
+            _drop_folder(parts, folder, recording)
+            for folder in parts.folders
+            if share is None or share.number == 0
+        ],
     )
-    telemetry.SPOOL_LIMIT.set(settings.spool_limit)
-    with _metrics(site, "recorder") as metrics:
-        _announce(site, "recorder", {"metrics": metrics})
+    telemetry.SPOOL_LIMIT.set(settings.spool_limit // (share.of if share else 1))
+    with _metrics(site, "recorder", address=_ANY_PORT if share else "") as metrics:
+        _announce(site, crew.part_name(share.number) if share else "recorder", {"metrics": metrics})
         recorder.run(stop)
+
+
+_ANY_PORT = "127.0.0.1:0"
+
+
+def _cameras(parts: Parts) -> Callable[[], Iterable[Camera]]:
+    """Return what tells the cameras to record: all, or the share of this process."""
+    share, cameras = parts.share, Followed(parts.site.root / "cameras.yaml", parts.site.cameras.all)
+    return cameras if share is None else lambda: [one for one in cameras() if share.holds(one.id)]
 
 
 def _key_for(parts: Parts) -> Callable[[CameraId, datetime], KeyId]:

@@ -63,7 +63,10 @@ def init(
 
 
 def run(
-    role: Annotated[Role, typer.Argument(help="Which part of the site.")] = Role.ALL, *, site: SiteDir = None
+    role: Annotated[Role, typer.Argument(help="Which part of the site.")] = Role.ALL,
+    *,
+    site: SiteDir = None,
+    share: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run a part of the site, or one process of each, until stopped by Ctrl-C or SIGTERM."""
     place = load_site(site)
@@ -71,7 +74,7 @@ def run(
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    composition.run(place, role.value, stop)
+    composition.run(place, role.value, stop, share=share)
 
 
 def status(*, site: SiteDir = None, as_json: AsJson = False) -> None:

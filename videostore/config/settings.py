@@ -31,6 +31,9 @@ class RecorderSettings(_Strict):
     segment: Duration = Field(
         timedelta(seconds=10), description="Target length of a segment, 2s to 120s; it is cut at a keyframe."
     )
+    cameras_per_process: int = Field(
+        64, description="A recorder of more cameras than this is that many more processes.", ge=1, le=64
+    )
     spool: str = Field("spool", description="Directory of sealed segments that wait for upload.")
     spool_limit: ByteSize = Field(
         ByteSize(20_000_000_000),

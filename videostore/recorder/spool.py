@@ -70,10 +70,19 @@ class Spool:
 
     name = "spool"
 
-    def __init__(self, root: Path, *, limit_bytes: int | None = None, sign: Sign = lambda _: "") -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        limit_bytes: int | None = None,
+        sign: Sign = lambda _: "",
+        mine: Callable[[CameraId], bool] | None = None,
+    ) -> None:
         """Beyond ``limit_bytes``, or on a full disk, the oldest whole segments are given up for new ones.
-        ``sign`` returns the recorder's signature under a run; who records nothing needs none."""
+        ``sign`` returns the recorder's signature under a run; who records nothing needs none. Where several
+        processes share the spool, ``mine`` says whose cameras this one sees: nobody else touches them."""
         self._root = root
+        self._mine = mine
         self._limit = limit_bytes
         self._sign = sign
         self._size: int | None = None  # as this process knows it; None until it was counted
@@ -111,7 +120,8 @@ class Spool:
         promoted = 0
         with self._lock:
             for leftover in self._root.glob(f"**/.*{TEMPORARY}"):
-                remove_file(leftover)
+                if self._mine is None or not _is_being_written(leftover):
+                    remove_file(leftover)
             whole: dict[CameraId, list[Segment]] = defaultdict(list)
             for _, segment in self._files("ready"):
                 whole[segment.camera_id].append(segment)
@@ -201,7 +211,8 @@ class Spool:
             with suppress(OSError, ValueError, KeyError):
                 fields = json.loads(path.read_bytes())
                 span = Span(*(datetime.fromisoformat(fields[name]) for name in ("start", "end")))
-                yield path, Gap(span, UUID(fields["camera_id"]), GapReason(fields["reason"]))
+                if self._sees(fields["camera_id"]):
+                    yield path, Gap(span, UUID(fields["camera_id"]), GapReason(fields["reason"]))
 
     def given_up(self) -> list[tuple[Path, Segment]]:
         """Return the segments that were lost for want of room, and the files that say so: gaps too."""
@@ -209,9 +220,11 @@ class Spool:
 
     def runs(self) -> Iterator[tuple[Path, Mapping[str, Json]]]:
         """Yield the runs that the ledger does not have, signed, and the files they are in."""
-        for path in sorted((self._root / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime):
-            with suppress(OSError, ValueError):
-                yield path, json.loads(path.read_bytes())
+        for path in sorted((self._root / "runs").glob("*.json"), key=_changed):
+            with suppress(OSError, ValueError, KeyError):
+                run = json.loads(path.read_bytes())
+                if self._sees(run["camera_id"]):
+                    yield path, run
 
     def open_runs(self) -> Iterator[Mapping[str, Json]]:
         """Yield the signed run of each camera that still goes on."""
@@ -317,6 +330,9 @@ class Spool:
 
     # --- files ---
 
+    def _sees(self, camera_id: str) -> bool:
+        return self._mine is None or self._mine(UUID(camera_id))
+
     def _path(self, place: str, segment: Segment) -> Path:
         return self._root / place / str(segment.camera_id) / segment.name
 
@@ -331,6 +347,8 @@ class Spool:
         found: list[tuple[Path, Segment]] = []
         for path in (self._root / place).glob("*/*.age"):
             with suppress(OSError, ValueError):
+                if not self._sees(path.parent.name):
+                    continue
                 size_bytes = path.stat().st_size
                 found.append((path, Segment.from_name(path.parent.name, path.name, size_bytes=size_bytes)))
         return sorted(found, key=lambda item: (item[1].span.start, item[1].object_key))
@@ -365,6 +383,22 @@ class Spool:
 
     def _progress_path(self, camera_id: CameraId) -> Path:
         return self._root / "cameras" / f"{camera_id}.json"
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0  # another process took it
+
+
+def _is_being_written(temporary: Path) -> bool:
+    """Say whether the process that ``durable.write_file`` names in a temporary file still lives."""
+    try:
+        os.kill(int(temporary.name.removesuffix(TEMPORARY).rpartition(".")[2]), 0)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def _entry(segment: Segment) -> _Entry:

@@ -1,0 +1,71 @@
+"""A recorder that is several processes: each has its cameras, and one that dies takes no other along."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import httpx
+import pytest
+
+from tests.cameras import serving
+from tests.servers import until
+from tests.system.commands import facts, make_site, running, said
+from videostore.config.site import Site
+
+NAMES = ("lobby", "yard")
+
+
+def part(root, number):
+    return json.loads((root / "run" / f"recorder-{number}.json").read_bytes())
+
+
+def shown(root):
+    """Return the values of the recorder's one endpoint by series."""
+    text = httpx.get(Site.load(root).running()["recorder"]["metrics"]).text
+    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {series: float(value) for series, value in pairs}
+
+
+def frames(root, camera_id):
+    return shown(root).get(f'videostore_camera_frames_total{{camera_id="{camera_id}"}}', 0.0)
+
+
+def test_a_process_that_is_killed_is_started_again_and_the_others_go_on(tmp_path):
+    root = make_site(tmp_path / "site")
+    settings = (root / "videostore.yaml").read_text()
+    assert "recorder: {" in settings
+    (root / "videostore.yaml").write_text(
+        settings.replace("recorder: {", "recorder: {cameras_per_process: 1, ")
+    )
+    with serving(*NAMES) as server:
+        for name in NAMES:
+            said("camera", "add", name, server.url(name), site=root)
+        lobby, yard = (one.id for one in Site.load(root).cameras.all())
+        with running(root, "recorder") as recorder:
+
+            def both(count):
+                return min(frames(root, lobby), frames(root, yard)) >= count
+
+            until(lambda: both(25), seconds=40, why=recorder.log.read_text)
+            victim, survivor = part(root, 1)["pid"], part(root, 0)["pid"]
+            os.kill(victim, signal.SIGKILL)
+            until(lambda: part(root, 1)["pid"] != victim, seconds=40, why=recorder.log.read_text)
+            until(lambda: both(25), seconds=40, why=recorder.log.read_text)
+            assert part(root, 0)["pid"] == survivor
+            assert shown(root)['videostore_build_info{version="' + version() + '"}'] == 1
+        with pytest.raises(ProcessLookupError):
+            os.kill(survivor, 0)
+    coverage = facts("coverage", "--from", "10m", site=root)
+    assert all("unexplained" not in coverage[name]["seconds"] for name in NAMES)
+    pieces = {name: sum(one["state"] == "footage" for one in coverage[name]["stretches"]) for name in NAMES}
+    assert pieces == {"lobby": 1, "yard": 2}
+    assert {row["verdict"] for row in facts("verify", "segments", site=root)} == {"whole"}
+    assert not list((root / "spool").rglob("*.age"))
+
+
+def version():
+    from videostore import __version__
+
+    return __version__

@@ -141,14 +141,6 @@ FAULTS = {
     "sound and no reports": Fault(
         {START}, 1, {"tone": tone("aac"), "reports": False}, film=as_long_as_sound, sound=True
     ),
-    "sound and timestamp jump": Fault(
-        {START, GapReason.STREAM_ERROR},
-        2,
-        {"tone": tone("aac")},
-        begins=setting(jump_seconds=3600.0),
-        film=as_long_as_sound,
-        sound=True,
-    ),
     "sound not wanted": Fault({START}, 1, {"tone": tone("aac")}),
     "wrong certificate": Fault({GapReason.CAMERA_UNREACHABLE}, 0),
 }

@@ -27,6 +27,7 @@ from videostore.app.parts import (
     recorder_public_key,
     sweep,
 )
+from videostore.config.cameras import find_camera
 from videostore.config.credentials import resolve_credentials, resolve_secret
 from videostore.config.durations import split_address
 from videostore.config.follow import Followed
@@ -293,11 +294,12 @@ def _run_gate(parts: Parts, stop: Stop) -> None:
         watch=site.watch,
         approvers=site.approvers,
     )
+    cameras = Followed(site.root / "cameras.yaml", site.cameras.all)
     host, port = split_address(settings.listen)
     certificate, key = _tls(site)
     with _metrics(site, "gate") as metrics:
         serve(
-            create_api(gate, find_camera=site.cameras.find, all_cameras=site.cameras.all),
+            create_api(gate, find_camera=lambda name: find_camera(cameras(), name), all_cameras=cameras),
             host=host,
             port=port,
             certificate=certificate,

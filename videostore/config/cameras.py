@@ -6,7 +6,7 @@ can be given to a new camera without giving it their footage.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -47,13 +47,7 @@ class CameraList:
 
     def find(self, name_or_id: str) -> Camera:
         """Return the camera of that name or UUID. Raises CameraUnknown."""
-        for camera in reversed(self.all()):
-            if str(camera.id) == name_or_id or (camera.name == name_or_id and not camera.removed):
-                return camera
-        raise CameraUnknown(
-            f"there is no camera {name_or_id!r}",
-            hint="`videostore camera list` shows the cameras of this site.",
-        )
+        return find_camera(self.all(), name_or_id)
 
     def add(self, camera: Camera) -> Camera:
         """Add a new camera. Raises CameraExists if its name or UUID is taken."""
@@ -88,6 +82,17 @@ class CameraList:
     def _change(self, change: Callable[[list[Camera]], list[Camera]]) -> None:
         with locked(self._path.with_name(f".{self._path.name}.lock")):
             write_cameras(self._path, change(self.all()))
+
+
+def find_camera(cameras: Sequence[Camera], name_or_id: str) -> Camera:
+    """Return the camera of that name or UUID. Raises CameraUnknown."""
+    for camera in reversed(cameras):
+        if str(camera.id) == name_or_id or (camera.name == name_or_id and not camera.removed):
+            return camera
+    raise CameraUnknown(
+        f"there is no camera {name_or_id!r}",
+        hint="`videostore camera list` shows the cameras of this site.",
+    )
 
 
 def write_cameras(path: Path, cameras: list[Camera]) -> None:

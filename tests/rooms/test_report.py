@@ -13,6 +13,7 @@ import pytest
 from videostore.app import Parts, create
 from videostore.app.reporting import last_month, make_report
 from videostore.config.site import Site
+from videostore.domain.breach import Breach, Suspicion
 from videostore.domain.errors import RequestInvalid
 from videostore.domain.ledger import GENESIS, Event, Record
 from videostore.domain.segment import Gap, GapReason, KeyId, Span
@@ -59,9 +60,9 @@ class Told:
             self.add(at, Event.CERTIFICATE, camera_id=str(camera), key_id=key_id, segments=300, size_bytes=10,
                      confirmed_at=(at + timedelta(minutes=1)).isoformat(), deadline=deadline)  # fmt: skip
 
-    def month(self, *gaps, now=SPAN.end):
+    def month(self, *gaps, breaches=(), now=SPAN.end):
         ordered = sorted(self.records, key=lambda record: record.at)
-        return fold(ordered, gaps, span=SPAN, now=now)
+        return fold(ordered, gaps, breaches, span=SPAN, now=now)
 
 
 @pytest.fixture
@@ -132,6 +133,15 @@ def test_people_are_counted_by_purpose_kind_and_reason(told):
     assert "carol" not in page  # who was refused is for the ledger
 
 
+def test_suspected_breaches_of_the_month_are_said_without_a_name(told):
+    breaches = [Breach(Suspicion.BULK, "mallory", at, (7,)) for at in (MONTH, SPAN.end)]
+    month = told.month(breaches=breaches)
+    assert month.suspicions == {"bulk-pull": 1}
+    page = pages.html(month, about())
+    assert "1 (1 bulk-pull)" in page
+    assert "mallory" not in page
+
+
 def test_gaps_count_within_the_month_by_reason_and_camera(told):
     gaps = [
         Gap(Span(MONTH - HOUR, MONTH + HOUR), CAMERAS[0], GapReason.CAMERA_UNREACHABLE),
@@ -159,7 +169,8 @@ def test_a_ledger_that_does_not_verify_is_said_first_of_all_checks(told):
 
 
 def test_the_files_are_whole_and_the_ledger_has_their_hashes(tmp_path):
-    create(tmp_path / "site", name="test")
+    settings = "version: 1\nsite: test\nkeyring: {ahead: 1h}\n"
+    create(tmp_path / "site", name="test", overrides={"videostore.yaml": settings})
     with Parts(Site.load(tmp_path / "site")) as parts:
         now = parts.clock.now()
         facts = make_report(parts, f"{now:%Y-%m}", tmp_path / "out", verify=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from videostore.app.parts import Parts, host_time, verify_ledger
 from videostore.app.proof import OPERATOR
+from videostore.domain.breach import suspected
 from videostore.domain.errors import ConfigInvalid, RequestInvalid
 from videostore.domain.ledger import Event
 from videostore.domain.retention import Kind
@@ -82,5 +83,6 @@ def _span(name: str) -> Span:
 def _month(parts: Parts, span: Span, now: datetime) -> tuple[Month, Mapping[str, str]]:
     cameras = parts.site.cameras.all()
     gaps = parts.catalogue.gaps([camera.id for camera in cameras], span)
-    month = fold(parts.ledger.find(*EVENTS), gaps, span=span, now=now)
+    breaches = suspected(parts.ledger.records(), parts.site.watch())
+    month = fold(parts.ledger.find(*EVENTS), gaps, breaches, span=span, now=now)
     return month, {str(camera.id): camera.name for camera in cameras}

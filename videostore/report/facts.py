@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from videostore.domain.breach import Breach
 from videostore.domain.ledger import Event, Record
 from videostore.domain.retention import CEILING, Kind
 from videostore.domain.segment import Gap, KeyId, Span
@@ -80,6 +81,7 @@ class Month:
     refusals: Counter[str] = field(default_factory=Counter)
     broken_glass: int = 0
     unreviewed: int = 0
+    suspicions: Counter[str] = field(default_factory=Counter)
     notable: Counter[str] = field(default_factory=Counter)
     gaps: dict[str, timedelta] = field(default_factory=dict)
     gap_cameras: Counter[str] = field(default_factory=Counter)
@@ -95,7 +97,14 @@ class Month:
         return self.overdue == 0 and all(margin >= timedelta() for margin in self.key_margins)
 
 
-def fold(records: Iterable[Record], gaps: Iterable[Gap], *, span: Span, now: datetime) -> Month:
+def fold(
+    records: Iterable[Record],
+    gaps: Iterable[Gap],
+    breaches: Iterable[Breach] = (),
+    *,
+    span: Span,
+    now: datetime,
+) -> Month:
     """Return the month ``span``. ``records`` are those of EVENTS from the ledger's beginning, in order."""
     month = Month(span, min(span.end, now))
     folding = _Folding(month)
@@ -103,6 +112,7 @@ def fold(records: Iterable[Record], gaps: Iterable[Gap], *, span: Span, now: dat
         if record.at < span.end:
             folding.take(record)
     folding.finish()
+    month.suspicions.update(one.suspicion.value for one in breaches if span.start <= one.at < span.end)
     lengths: dict[str, timedelta] = defaultdict(timedelta)
     for gap in gaps:
         if inside := gap.span.intersection(span):

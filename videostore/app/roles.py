@@ -33,7 +33,7 @@ from videostore.config.durations import split_address
 from videostore.config.follow import Followed
 from videostore.config.site import Site
 from videostore.domain.camera import Camera, CameraId
-from videostore.domain.errors import LedgerError, PromiseBroken, SiteError
+from videostore.domain.errors import PromiseBroken, SiteError, VideostoreError
 from videostore.domain.retention import Kind
 from videostore.domain.segment import SITE_KEEP, KeyId, Span
 from videostore.keyring.master import try_out
@@ -42,7 +42,6 @@ from videostore.retention.service import RetentionService
 
 if TYPE_CHECKING:
     from videostore.gate.oidc import Provider
-    from videostore.gate.service import Gate
     from videostore.recorder.folder import DropFolder
     from videostore.recorder.session import Recording
 
@@ -306,24 +305,21 @@ def _run_gate(parts: Parts, stop: Stop) -> None:
             key=key,
             started=lambda url: _announce(site, "gate", {"metrics": metrics, "gate": url}),
             stop=stop,
-            beat=_each(_every(3600, lambda: _tls(site)), _every(5, lambda: _look(gate))),
+            beat=_each(
+                certificate=_every(3600, lambda: _tls(site)), oversight=_every(5, gate.oversight.look)
+            ),
         )
 
 
-def _look(gate: Gate) -> None:
-    """Have the gate see what was recorded since: alarms do not wait for the next request."""
-    try:
-        gate.oversight.look()
-    except LedgerError as error:
-        log.error("oversight.blind", error=str(error))
-
-
-def _each(*actions: Callable[[], None]) -> Callable[[], None]:
-    """Return what does all of ``actions``."""
+def _each(**actions: Callable[[], object]) -> Callable[[], None]:
+    """Return what does all of ``actions``. One that fails says so, and ends neither another nor the role."""
 
     def beat() -> None:
-        for action in actions:
-            action()
+        for name, action in actions.items():
+            try:
+                action()
+            except VideostoreError as error:
+                log.error(f"{name}.failed", error=str(error), hint=error.hint)
 
     return beat
 

@@ -112,8 +112,8 @@ def test_an_approver_who_is_added_to_the_policy_is_on_record_and_alarmed(house):
     del house.approvers["root"]
     house.new_gate().oversight.look()
     assert gauge._value.get() == 2
-    assert len(house.events(Event.POLICY_LOADED)) == 3
-    assert house.events(Event.POLICY_LOADED)[1]["approvers"][1].startswith("root ed25519:")
+    assert len(house.events(Event.APPROVERS_LOADED)) == 3
+    assert house.events(Event.APPROVERS_LOADED)[1]["approvers"][1].startswith("root ed25519:")
 
 
 def test_who_reads_the_ledger_is_in_it(house, alice):

@@ -96,7 +96,7 @@ class Watch:
     def take(self, record: Record) -> Iterator[Breach]:
         """Yield what this record makes a suspicion."""
         policy = self.policy
-        if record.event is Event.POLICY_LOADED:
+        if record.event is Event.APPROVERS_LOADED:
             former, self.approvers = self.approvers, record.body.get("approvers")
             if former is not None and former != self.approvers:
                 yield Breach(Suspicion.APPROVERS, record.actor, record.at, (record.sequence,))

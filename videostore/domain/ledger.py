@@ -39,6 +39,7 @@ class Event(StrEnum):
     SITE_BACKED_UP = "site.backed-up"
     SITE_RECONCILED = "site.reconciled"
     POLICY_LOADED = "policy.loaded"
+    APPROVERS_LOADED = "policy.approvers"
     CAMERA_ADDED = "camera.added"
     CAMERA_CHANGED = "camera.changed"
     CAMERA_REMOVED = "camera.removed"

@@ -54,7 +54,7 @@ class Oversight:
             self._follow(now)
             approvers: list[Json] = [f"{name} {key}" for name, key in sorted(self._approvers().items())]
             if approvers != self._watch.approvers:
-                self._ledger.append(Event.POLICY_LOADED, actor="gate", body={"approvers": approvers})
+                self._ledger.append(Event.APPROVERS_LOADED, actor="gate", body={"approvers": approvers})
                 self._follow(now)
             while self._late and self._late[0].at <= now - SHOWN:
                 self._late.popleft()

@@ -102,6 +102,28 @@ def test_a_witness_tells_a_long_holiday_from_a_jump(host, started):
     assert started(lambda: NOON).read().doubt is Doubt.WITNESS_DISAGREES
 
 
+def test_a_clock_set_ahead_while_the_site_was_off_is_found_by_a_witness(host, started):
+    started().advance()
+    true_time = NOON + timedelta(hours=1)
+    host.wall += timedelta(hours=4)
+    reading = started(lambda: true_time).read()
+    assert reading.doubt is Doubt.WITNESS_DISAGREES
+    assert reading.earliest <= true_time
+
+
+def test_many_small_steps_are_found_by_a_witness(host, started):
+    """Each alone would be believed."""
+    clock, apart = started(lambda: host.wall - ahead), timedelta(0)
+    for minutes in range(0, 60, 4):
+        ahead = timedelta(minutes=minutes)
+        host.passes(timedelta(minutes=11))
+        host.wall += timedelta(minutes=4) if minutes else timedelta(0)
+        reading = clock.advance()
+        apart = max(apart, reading.earliest - (host.wall - ahead))
+    assert reading.doubt is not None
+    assert apart <= JUMP
+
+
 def test_a_witness_that_cannot_be_asked_is_no_witness(host, started):
     def down():
         raise StoreUnavailable("down")

@@ -43,17 +43,18 @@ def read(
     mark: datetime | None,
     witnesses: Iterable[datetime] = (),
     max_step: timedelta,
+    max_apart: timedelta | None = None,
 ) -> Reading:
     """Judge the host's clock against what is known.
 
     ``mark`` is the highest trusted time so far, kept on disk (None on the first start).
     ``witnesses`` are other clocks read now, such as the ``Date`` header of the object store.
-    ``max_step`` bounds both the time a site may have been off without a witness, and the
-    distance to a witness.
+    ``max_step`` bounds the time a site may have been off without a witness, ``max_apart`` (else
+    ``max_step``) the distance to a witness.
     """
     known = list(witnesses)
     for witness in known:
-        if abs(host - witness) > max_step:
+        if abs(host - witness) > (max_apart or max_step):
             low, high = sorted((host, witness))
             return Reading(low, max(high, mark or high), Doubt.WITNESS_DISAGREES)
     if mark is None:

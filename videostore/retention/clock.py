@@ -1,11 +1,12 @@
 """The guarded clock: the host's time, believed only while it moves as time does.
 
-Two yardsticks (rules in ``domain.clock``):
+Three yardsticks (rules in ``domain.clock``):
 
 - within a running process, CLOCK_BOOTTIME, which no one can set and which goes on while the
   machine sleeps: the host's clock must advance with it;
-- across restarts, the mark: the highest trusted time, kept on disk, together with the store's own
-  clock where the store has one.
+- across restarts, the mark: the highest trusted time, kept on disk;
+- where the store has a clock of its own, that: at the start and each ten minutes, for many small steps
+  become a large one.
 
 While in doubt, the yardstick goes on at the true pace, so what is due by it is still destroyed.
 """
@@ -23,6 +24,8 @@ from threading import Lock
 from videostore.domain.clock import Reading, read
 from videostore.domain.errors import ConfigInvalid, StoreError
 from videostore.durable import write_file
+
+_ASK_EACH_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class GuardedClock:
         self._elapsed = elapsed
         self._lock = Lock()
         self._anchor: tuple[datetime, float] | None = None
+        self._asked = float("-inf")
         self._confirmations = -1
 
     def now(self) -> datetime:
@@ -72,14 +76,19 @@ class GuardedClock:
                 reading = read(
                     host,
                     mark=mark.trusted if mark else None,
-                    witnesses=self._witnesses(),
+                    witnesses=self._witnesses(elapsed),
                     max_step=self._max_off,
+                    max_apart=self._max_jump,
                 )
                 base = mark.trusted if reading.doubt and mark else host
             else:
                 base, since = self._anchor
                 base += timedelta(seconds=elapsed - since)
+                witnesses = self._witnesses(elapsed) if elapsed - self._asked > _ASK_EACH_SECONDS else []
+                # A witness that agrees does not excuse a jump: the running machine knows how long it ran.
                 reading = read(host, mark=base, max_step=self._max_jump)
+                if reading.doubt is None and witnesses:
+                    reading = read(host, mark=base, witnesses=witnesses, max_step=self._max_jump)
             self._anchor = (base if reading.doubt else host, elapsed)
             return reading
 
@@ -102,7 +111,8 @@ class GuardedClock:
         self._store(Mark(host, confirmations))
         return self.read()
 
-    def _witnesses(self) -> list[datetime]:
+    def _witnesses(self, elapsed: float) -> list[datetime]:
+        self._asked = elapsed
         try:
             witness = self._witness()
         except StoreError:

@@ -7,15 +7,15 @@ the certificate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from os.path import commonprefix
 
 from videostore import telemetry
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import StoreError
-from videostore.domain.retention import Certificate, RetentionPolicy, hash_of_segments
+from videostore.domain.retention import Certificate, Kind, RetentionPolicy, hash_of_segments
 from videostore.domain.segment import KeyId, Segment, Span
-from videostore.ports import Catalogue, Clock, HourKey, SegmentStore
+from videostore.ports import Catalogue, Clock, SegmentStore
 from videostore.retention.journal import Journal
 from videostore.retention.pace import Pace
 from videostore.retention.report import Pass, log
@@ -40,8 +40,8 @@ class Deletion:
         self._pace = pace
         self._failed: set[tuple[KeyId, CameraId]] = set()
 
-    def run(self, this: Pass, keys: Mapping[KeyId, HourKey]) -> None:
-        """Work off what is condemned while the pass has time. ``keys`` are all that there ever were."""
+    def run(self, this: Pass) -> None:
+        """Work off what is condemned while the pass has time."""
         failed, self._failed = self._failed, set()
         for later in (False, True):
             in_a_row = 0
@@ -52,13 +52,13 @@ class Deletion:
                     if in_a_row == _PATIENCE or not this.has_time():
                         self._failed |= failed if not later else set()
                         return
-                    if self._finish(key_id, camera_id, keys.get(key_id), this):
+                    if self._finish(key_id, camera_id, this):
                         in_a_row = 0
                     else:
                         self._failed.add((key_id, camera_id))
                         in_a_row += 1
 
-    def _finish(self, key_id: KeyId, camera_id: CameraId, key: HourKey | None, this: Pass) -> bool:
+    def _finish(self, key_id: KeyId, camera_id: CameraId, this: Pass) -> bool:
         """Take one camera of one hour as far as it goes, and say whether that was to the end."""
         condemned = self._catalogue.condemned(key_id, camera_id)
         left = len(condemned)
@@ -73,7 +73,7 @@ class Deletion:
             self._count(gone, this.video, this)
             left -= len(gone)
         if left == 0 and (absent := self._catalogue.absent(key_id, camera_id)):
-            self._certify(absent, key, this)
+            self._certify(absent, this)
         return left == 0
 
     def _delete(self, batch: Sequence[Segment], this: Pass) -> list[Segment]:
@@ -97,8 +97,9 @@ class Deletion:
         this.report.segments_deleted += len(gone)
         this.report.bytes_deleted += sum(segment.size_bytes for segment in gone)
 
-    def _certify(self, segments: Sequence[Segment], key: HourKey | None, this: Pass) -> None:
+    def _certify(self, segments: Sequence[Segment], this: Pass) -> None:
         first = segments[0]
+        key = this.keys[Kind.VIDEO].get(first.key_id)
         certificate = Certificate(
             camera_id=first.camera_id,
             key_id=first.key_id,

@@ -9,6 +9,7 @@ from datetime import datetime
 from videostore import telemetry
 from videostore.domain.clock import Reading
 from videostore.domain.retention import Kind, RetentionPolicy
+from videostore.domain.segment import KeyId
 from videostore.ports import HourKey
 
 log = telemetry.logger("retention")
@@ -18,7 +19,7 @@ ACTOR = "retention"
 @dataclass(slots=True)
 class SweepReport:
     """What one pass did. ``errors`` are one line each; empty means that nothing was left undone, unless the
-    pass was ``interrupted``: its time was up, and the next one goes on."""
+    pass was ``interrupted``: its time was up, and the next one goes on. ``next_due``: when a key is."""
 
     reading: Reading
     keys_created: int = 0
@@ -32,16 +33,18 @@ class SweepReport:
     copies_removed: int = 0
     certificates: list[str] = field(default_factory=list)
     interrupted: bool = False
+    next_due: datetime | None = None
     errors: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Clock and policies are read once for a pass. ``go_on`` says whether there is time for more work that
-    can wait: the deletion of bytes, never that of keys."""
+    """Clock, policies and keys are read once for a pass. ``go_on`` says whether there is time for more work
+    that can wait: the deletion of bytes, never that of keys."""
 
     reading: Reading
     policies: Mapping[Kind, RetentionPolicy]
+    keys: Mapping[Kind, dict[KeyId, HourKey]]
     go_on: Callable[[], bool]
     report: SweepReport
 

@@ -32,7 +32,7 @@ class RetentionService:
                 self._clock.advance()
                 report = self._sweep.run(partial(self._has_time, stop, time.monotonic()))
                 _say(report)
-                due = started if report.interrupted else self._sweep.next_due()
+                due = started if report.interrupted else report.next_due
             except Exception as error:  # noqa: BLE001 - retention outlives whatever one pass meets
                 telemetry.SWEEPS.labels(outcome="failed").inc()
                 log.error("sweep.failed", error=f"{type(error).__name__}: {error}")

@@ -16,7 +16,7 @@ down, keys are still destroyed on time, and the bytes follow. See docs/design/00
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -81,13 +81,16 @@ class Sweep:
         """
         reading = self._clock.read()
         policies = {kind: keys.policy() for kind, keys in self._keys.items()}
-        this = Pass(reading, policies, go_on, SweepReport(reading))
+        report = SweepReport(reading)
+        this = Pass(reading, policies, {kind: {} for kind in Kind}, go_on, report)
         steps: list[tuple[str, Callable[[Pass], None]]] = [
             ("clock", self._note_doubt),
+            ("read keys", self._read_keys),
             ("end keys", self._end_keys),
             ("record keys", self._record_destroyed),
             ("record policies", self._record_policies),
             ("make keys", self._create_keys),
+            ("look ahead", self._look_ahead),
             ("empty holdings", self._empty_holdings),
             ("condemn what is kept for less", self._condemn_of_shorter_kept),
             ("find strangers", self._reconciler.search),
@@ -107,16 +110,6 @@ class Sweep:
         if outcome == "complete":
             telemetry.LAST_SWEEP.set(reading.earliest.timestamp())
         return this.report
-
-    def next_due(self) -> datetime | None:
-        """Return when the next hour key is due, so that the next pass comes then."""
-        moments = [
-            keys.policy().judge(key.key_id, now=EPOCH, promised=key.deadline).due_at
-            for keys in self._keys.values()
-            for key in keys.keyring.keys()
-            if key.destroyed_at is None
-        ]
-        return min(moments, default=None)
 
     def _record_policies(self, this: Pass) -> None:
         for policy in this.policies.values():
@@ -142,6 +135,10 @@ class Sweep:
 
     # --- keys: nothing may hold these up ---
 
+    def _read_keys(self, this: Pass) -> None:
+        for kind, keys in self._keys.items():
+            this.keys[kind].update((key.key_id, key) for key in keys.keyring.keys())
+
     def _end_keys(self, this: Pass) -> None:
         """Condemn and destroy, the earliest deadline first. A catalogue that fails is asked no more."""
         rows, condemning = self._rows_due(this)
@@ -156,10 +153,9 @@ class Sweep:
 
     def _rows_due(self, this: Pass) -> tuple[set[KeyId], bool]:
         """Return the keys of live rows that are due or destroyed, and whether the catalogue answers."""
-        held = {key.key_id: key for key in self._keys[Kind.VIDEO].keyring.keys()}
 
         def due(key_id: KeyId) -> bool:
-            key = held.get(key_id)
+            key = this.keys[Kind.VIDEO].get(key_id)
             promised = key.deadline if key else None
             destroyed = key is not None and key.destroyed_at is not None
             return destroyed or this.video.judge(key_id, now=this.now, promised=promised).due
@@ -188,13 +184,14 @@ class Sweep:
         late = max(0.0, (this.reading.latest - deadline).total_seconds())
         telemetry.KEY_LATENESS.labels(kind=kind.value).observe(late)
         telemetry.KEYS_DESTROYED.labels(kind=kind.value).inc()
+        this.keys[kind][key.key_id] = destroyed
         this.report.keys_destroyed.append(destroyed)
         log.info("key.destroyed", kind=kind.value, key_id=str(key.key_id), late_s=late)
 
-    def _record_destroyed(self, _: Pass) -> None:
+    def _record_destroyed(self, this: Pass) -> None:
         """Every destroyed key has its record, whoever destroyed it and however it ended."""
-        for kind, keys in self._keys.items():
-            for key in keys.keyring.keys():
+        for kind, keys in this.keys.items():
+            for key in keys.values():
                 if key.destroyed_at is not None:
                     self._journal.record_destroyed(kind, key)
 
@@ -202,6 +199,7 @@ class Sweep:
         for kind, keys in self._keys.items():
             created = keys.keyring.create_ahead()
             this.report.keys_created += len(created)
+            this.keys[kind].update((key.key_id, key) for key in created)
             if created:
                 body: dict[str, Json] = {
                     "kind": kind.value,
@@ -209,11 +207,20 @@ class Sweep:
                 }
                 self._ledger.append(Event.KEY_CREATED, actor=ACTOR, body=body)
 
+    def _look_ahead(self, this: Pass) -> None:
+        moments = [
+            this.policies[kind].judge(key.key_id, now=EPOCH, promised=key.deadline).due_at
+            for kind, keys in this.keys.items()
+            for key in keys.values()
+            if key.destroyed_at is None
+        ]
+        this.report.next_due = min((one for one in moments if one > this.now), default=None)
+
     # --- bytes ---
 
     def _empty_holdings(self, this: Pass) -> None:
         for kind, keys in self._keys.items():
-            gone = {key.key_id for key in keys.keyring.keys() if key.destroyed_at}
+            gone = {key.key_id for key in this.keys[kind].values() if key.destroyed_at}
             for holding in keys.holdings:
                 try:
                     due = [
@@ -237,14 +244,12 @@ class Sweep:
                 this.report.segments_condemned += self._catalogue.condemn(key_id, camera_id)
 
     def _delete(self, this: Pass) -> None:
-        next_due, go_on = self.next_due(), this.go_on
-        hurried = Pass(
-            this.reading,
-            this.policies,
-            lambda: go_on() and (next_due is None or self._clock.now() < next_due),
-            this.report,
-        )
-        self._deletion.run(hurried, {key.key_id: key for key in self._keys[Kind.VIDEO].keyring.keys()})
+        next_due, go_on = this.report.next_due, this.go_on
+
+        def has_time() -> bool:
+            return go_on() and (next_due is None or self._clock.now() < next_due)
+
+        self._deletion.run(replace(this, go_on=has_time))
 
     def _compare(self, this: Pass) -> None:
         known = this.report.segments_adopted
@@ -262,8 +267,8 @@ class Sweep:
     # --- saying how it stands ---
 
     def _measure(self, this: Pass) -> None:
-        for kind, keys in self._keys.items():
-            _measure_keys(kind, this.policies[kind], keys.keyring.keys(), this.reading.latest)
+        for kind, keys in this.keys.items():
+            _measure_keys(kind, this.policies[kind], keys.values(), this.reading.latest)
         leaving = self._catalogue.leaving()
         overdue = {
             one: left for one, left in leaving.items() if this.reading.latest >= this.video.deadline(one)

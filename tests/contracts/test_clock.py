@@ -111,6 +111,15 @@ def test_a_clock_set_ahead_while_the_site_was_off_is_found_by_a_witness(host, st
     assert reading.earliest <= true_time
 
 
+def test_the_earliest_time_never_goes_back_while_the_clock_is_in_doubt(host, started):
+    started().advance()
+    host.passes(timedelta(hours=1))
+    true_time = host.wall
+    host.wall += timedelta(days=40)
+    clock = started(lambda: true_time)
+    assert clock.read().earliest == clock.read().earliest == true_time
+
+
 def test_many_small_steps_are_found_by_a_witness(host, started):
     """Each alone would be believed."""
     clock, apart = started(lambda: host.wall - ahead), timedelta(0)

@@ -60,7 +60,9 @@ class GuardedClock:
         self._elapsed = elapsed
         self._lock = Lock()
         self._anchor: tuple[datetime, float] | None = None
+        self._began: float | None = None
         self._asked = float("-inf")
+        self._seen: tuple[datetime, float] | None = None
         self._confirmations = -1
 
     def now(self) -> datetime:
@@ -70,27 +72,30 @@ class GuardedClock:
         with self._lock:
             mark = self._load()
             host, elapsed = self._host(), self._elapsed()
-            if mark is not None and mark.confirmations != self._confirmations:
-                self._confirmations, self._anchor = mark.confirmations, None
-            if self._anchor is None:
+            if self._began is None or (mark is not None and mark.confirmations != self._confirmations):
+                self._confirmations = mark.confirmations if mark else -1
+                self._anchor, self._began = None, elapsed
+            witnesses = self._witnesses(elapsed)
+            if self._anchor is None:  # not trusted yet since the start
+                ran = timedelta(seconds=elapsed - self._began)
                 reading = read(
                     host,
-                    mark=mark.trusted if mark else None,
-                    witnesses=self._witnesses(elapsed),
+                    mark=mark.trusted + ran if mark else None,
+                    witnesses=witnesses,
                     max_step=self._max_off,
                     max_apart=self._max_jump,
                 )
-                base = mark.trusted if reading.doubt and mark else host
             else:
-                base, since = self._anchor
-                base += timedelta(seconds=elapsed - since)
-                witnesses = self._witnesses(elapsed) if elapsed - self._asked > _ASK_EACH_SECONDS else []
+                base = self._anchor[0] + timedelta(seconds=elapsed - self._anchor[1])
                 # A witness that agrees does not excuse a jump: the running machine knows how long it ran.
                 reading = read(host, mark=base, max_step=self._max_jump)
-                if reading.doubt is None and witnesses:
+                if reading.doubt is None:
                     reading = read(host, mark=base, witnesses=witnesses, max_step=self._max_jump)
-            self._anchor = (base if reading.doubt else host, elapsed)
-            return reading
+            if reading.doubt is None:
+                self._anchor = host, elapsed
+                return reading
+            earliest, latest = min(reading.earliest, *witnesses, host), max(reading.latest, *witnesses, host)
+            return Reading(earliest, latest, reading.doubt)
 
     def advance(self) -> Reading:
         """Read, and move the mark up if the reading is trusted."""
@@ -112,12 +117,16 @@ class GuardedClock:
         return self.read()
 
     def _witnesses(self, elapsed: float) -> list[datetime]:
-        self._asked = elapsed
-        try:
-            witness = self._witness()
-        except StoreError:
-            return []
-        return [witness] if witness else []
+        """Return what the witness would say now: between two questions it goes on at the true pace."""
+        if elapsed - self._asked > _ASK_EACH_SECONDS:
+            self._asked = elapsed
+            try:
+                witness = self._witness()
+            except StoreError:
+                witness = None
+            if witness is not None:
+                self._seen = witness, elapsed
+        return [self._seen[0] + timedelta(seconds=elapsed - self._seen[1])] if self._seen else []
 
     def _load(self) -> Mark | None:
         try:

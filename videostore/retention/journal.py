@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from videostore.domain.ledger import Event, Json
+from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Certificate, Kind, RetentionPolicy
 from videostore.durable import write_file
 from videostore.ports import HourKey, Ledger
@@ -36,8 +36,11 @@ class Journal:
 
     def record_destroyed(self, kind: Kind, key: HourKey) -> bool:
         """Write that ``key`` was destroyed, unless the ledger says so already. Returns whether it wrote."""
+        name = f"{kind} {key.key_id}"
+        if key.destroyed_at is None or name in self._destroyed:
+            return False
         self._catch_up()
-        if f"{kind} {key.key_id}" in self._destroyed or key.destroyed_at is None:
+        if name in self._destroyed:
             return False
         body: dict[str, Json] = {
             "kind": kind.value,
@@ -46,7 +49,7 @@ class Journal:
             "deadline": key.deadline.isoformat(),
             "destroyed_at": key.destroyed_at.isoformat(),
         }
-        self._ledger.append(Event.KEY_DESTROYED, actor=ACTOR, body=body)
+        self._append(Event.KEY_DESTROYED, body)
         return True
 
     def record_policy(self, policy: RetentionPolicy) -> None:
@@ -67,7 +70,7 @@ class Journal:
         self._catch_up()
         if certificate.id in self._certified:
             return False
-        self._ledger.append(Event.CERTIFICATE, actor=ACTOR, body=certificate_body(certificate))
+        self._append(Event.CERTIFICATE, certificate_body(certificate))
         return True
 
     def record_loss(self, camera_id: str, key_id: str, segments: int) -> int:
@@ -78,12 +81,11 @@ class Journal:
         more = segments - self._lost.get(f"{camera_id} {key_id}", 0)
         if more > 0:
             body: dict[str, Json] = {"camera_id": camera_id, "key_id": key_id, "segments": segments}
-            self._ledger.append(Event.LOSS, actor=ACTOR, body=body)
+            self._append(Event.LOSS, body)
         return max(0, more)
 
     def settle(self) -> None:
         """Note that no row is absent without a certificate: those on record are not asked for again."""
-        self._catch_up()
         self._certified.clear()
         if self._bookmark is not None and self._written != self._read_to:
             content = {"after": self._read_to, "destroyed": sorted(self._destroyed), "lost": self._lost}
@@ -102,16 +104,24 @@ class Journal:
         self._read_to = self._written = after
         self._destroyed, self._lost = destroyed, lost
 
+    def _append(self, event: Event, body: Mapping[str, Json]) -> None:
+        record = self._ledger.append(event, actor=ACTOR, body=body)
+        if record.sequence == self._read_to + 1:  # nobody else wrote in between
+            self._fold(record)
+
     def _catch_up(self) -> None:
         for record in self._ledger.records(after=self._read_to):
-            self._read_to = record.sequence
-            if record.event is Event.KEY_DESTROYED:
-                self._destroyed.add(f"{record.body['kind']} {record.body['key_id']}")
-            elif record.event is Event.CERTIFICATE:
-                self._certified.add(str(record.body["id"]))
-            elif record.event is Event.LOSS:
-                where = f"{record.body['camera_id']} {record.body['key_id']}"
-                self._lost[where] = int(str(record.body["segments"]))
+            self._fold(record)
+
+    def _fold(self, record: Record) -> None:
+        self._read_to = record.sequence
+        if record.event is Event.KEY_DESTROYED:
+            self._destroyed.add(f"{record.body['kind']} {record.body['key_id']}")
+        elif record.event is Event.CERTIFICATE:
+            self._certified.add(str(record.body["id"]))
+        elif record.event is Event.LOSS:
+            where = f"{record.body['camera_id']} {record.body['key_id']}"
+            self._lost[where] = int(str(record.body["segments"]))
 
 
 def certificate_body(certificate: Certificate) -> dict[str, Json]:

@@ -1,0 +1,500 @@
+"""Thirty-five days of retention on a virtual clock, with everything going wrong.
+
+``python bench/retention_sim.py --days 35 --cameras 1000 --json``
+
+Real parts: sweep, guarded clock, keyring, ledger, SQLite catalogue, sealing. Simulated: time, the recorder,
+and a store that answers 403, 503 or nothing, loses answers after the deed, is away for days, and has its
+versions switched on by mistake. Cameras are disabled and removed (names appear nowhere in retention); groups
+become shorter and longer; the site's keep becomes shorter and longer again; the host's clock is stepped by
+NTP and set wrong by days; the process is killed at random calls; the catalogue is put back from an old
+backup; a night has one hour twice.
+
+Judged by true time and by nothing of what is tested: a segment is *late* while the keyring opens it past its
+deadline, an object is *overdue* when any version of it is in the store past its deadline at the end, a
+deletion is *early* when it comes before what the lead and the bound on the clock's error allow. All must be
+0. The recorder's host has the right time, and nothing goes wrong in the last tenth of the time: bytes may
+follow late, but they do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from videostore import telemetry
+from videostore.catalogue.sql import SqlCatalogue
+from videostore.domain.camera import CameraId
+from videostore.domain.errors import (
+    CatalogueUnavailable,
+    KeyringError,
+    LedgerUnavailable,
+    StoreRefused,
+    StoreUnavailable,
+    VideostoreError,
+)
+from videostore.domain.retention import Kind, RetentionPolicy
+from videostore.domain.segment import SITE_KEEP, KeyId, ObjectKey, Segment, Sha256Hex, Span
+from videostore.keyring.files import FileKeyring
+from videostore.keyring.master import MasterKeyFile
+from videostore.ledger.files import FileLedger
+from videostore.retention.clock import GuardedClock
+from videostore.retention.pace import Pace
+from videostore.retention.sweep import Keys, Sweep
+from videostore.sealing import seal
+from videostore.signing import SigningKey
+from videostore.synthetic.mishaps import Killed, VersionedStore, Wire, World
+
+HOUR, MINUTE, DAY = timedelta(hours=1), timedelta(minutes=1), timedelta(days=1)
+TICK, LEAD, JUMP, AHEAD = 15 * MINUTE, 15 * MINUTE, 5 * MINUTE, 6 * HOUR
+WINTER_TIME = datetime(2026, 10, 26, tzinfo=UTC)  # the night before, clocks of Europe went back
+HOURS_A_DAY, SEGMENTS_AN_HOUR = 2, 3
+"""What a camera records: enough to expire, little enough to simulate a thousand of them."""
+
+
+@dataclass
+class Watched:
+    """A copy of one segment that a thief keeps: when does it open no more?"""
+
+    segment: Segment
+    sealed: bytes
+    deadline: datetime
+    segments: int = 1
+    late_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is printed."""
+
+    segments_created: int
+    segments_deleted: int
+    lateness_p50_s: float
+    lateness_p99_s: float
+    lateness_max_s: float
+    overdue: int
+    early_deletions: int
+    faults_injected: int
+    restarts: int
+
+    @property
+    def ok(self) -> bool:
+        return self.overdue == self.early_deletions == 0 and self.lateness_max_s == 0
+
+
+class Simulation:
+    """One site. Everything that lasts is in ``root``, in the store and in the spool of the recorder."""
+
+    name = "spool"
+
+    def __init__(self, root: Path, *, days: float, cameras: int, seed: int) -> None:
+        self.root = root
+        self.world = World(WINTER_TIME - min(days, 25) * DAY, seed)
+        self.end = self.world.start + days * DAY
+        keep = min(30 * DAY, timedelta(hours=int(days * 24 * 6 / 7)))
+        self.long, self.short, self.shortest = (
+            keep,
+            max(4 * HOUR, _hours(keep / 4)),
+            max(3 * HOUR, _hours(keep / 30)),
+        )
+        self.cameras = [UUID(int=self.world.random.getrandbits(128), version=4) for _ in range(cameras)]
+        parts = [self.cameras[at::10] for at in range(10)]
+        self.shorter = dict.fromkeys(parts[0] + parts[1], self.short) | dict.fromkeys(parts[2], self.shortest)
+        self.loosened, self.tightened, self.removed = parts[1], parts[3], parts[2][::2] + parts[4][::2]
+        self.site_keep = keep
+        self.caps: list[
+            tuple[datetime, timedelta]
+        ] = []  # a shorter site keep, and up to which key it reached
+        self.recording = set(self.cameras)
+        self.deadlines: dict[ObjectKey, datetime] = {}
+        self.watched: dict[tuple[KeyId, timedelta], Watched] = {}
+        self.pending: dict[ObjectKey, tuple[Segment, bytes]] = {}
+        self.created = self.deleted = self.restarts = self.early_keys = 0
+        self.known_destroyed: set[KeyId] = set()
+        self.store = VersionedStore(self.world, self._is_early)
+        self.master = MasterKeyFile(root / "master.key")
+        self.master.renew()
+        self.signer = SigningKey.create(root / "ledger.key")
+        self.entry_exit = RetentionPolicy(Kind.ENTRY_EXIT, 24 * HOUR, LEAD, HOUR)
+        self.start_process()
+        self.gate = self._keyring("keys", self.policy, self._clock())
+
+    # --- the site's process ---
+
+    def policy(self) -> RetentionPolicy:
+        shorter = {one: keep for one, keep in self.shorter.items() if keep < self.site_keep}
+        return RetentionPolicy(Kind.VIDEO, self.site_keep, LEAD, HOUR, shorter)
+
+    def _clock(self) -> GuardedClock:
+        world = self.world
+        return GuardedClock(
+            self.root / "clock.json", max_jump=JUMP, max_off=DAY,
+            witness=lambda: None if world.is_away("store") else world.true,
+            host=world.host, elapsed=world.elapsed,
+        )  # fmt: skip
+
+    def _keyring(self, name: str, policy: Callable[[], RetentionPolicy], clock: GuardedClock) -> FileKeyring:
+        return FileKeyring(self.root / name, master_key=self.master, policy=policy, clock=clock, ahead=AHEAD)
+
+    def start_process(self) -> None:
+        self.clock = self._clock()
+        ledger = FileLedger(self.root / "ledger", key=self.signer, clock=self.clock)
+        self.catalogue = SqlCatalogue.open(f"sqlite:///{self.root}/catalogue.db")
+        world = self.world
+        away = {StoreUnavailable: 0.005, StoreRefused: 0.002}
+        self.wired_catalogue = Wire(self.catalogue, world, "catalogue", {CatalogueUnavailable: 0.002})
+        self.wired_store = Wire(self.store, world, "store", away)
+        self.keys = self._keyring("keys", self.policy, self.clock)
+        presence = self._keyring("presence-keys", lambda: self.entry_exit, self.clock)
+        self.sweep = Sweep(
+            video=Keys(self.policy, Wire(self.keys, world, "keyring", {}), [self]),
+            entry_exit=Keys(lambda: self.entry_exit, Wire(presence, world, "keyring", {})),
+            clock=self.clock, store=self.wired_store, catalogue=self.wired_catalogue,
+            ledger=Wire(ledger, world, "ledger", {LedgerUnavailable: 0.001}),
+            pace=Pace(float("inf")), bookmark=self.root / "retention.json",
+        )  # fmt: skip
+
+    def restart(self) -> None:
+        self.restarts += 1
+        self.catalogue.close()
+        while True:
+            with suppress(Killed):
+                return self.start_process()
+
+    # --- Holding: what the recorder could not upload yet ---
+
+    def key_ids(self) -> list[KeyId]:
+        return sorted({segment.key_id for segment, _ in self.pending.values()})
+
+    def remove(self, key_id: KeyId) -> int:
+        gone = [key for key, (segment, _) in self.pending.items() if segment.key_id == key_id]
+        for key in gone:
+            del self.pending[key]
+        return len(gone)
+
+    # --- recording ---
+
+    def record(self, camera_id: CameraId, hour: datetime) -> None:
+        """Make the segments of one camera and hour, sealed to the key that the policy names."""
+        policy = self.policy()
+        for number in range(SEGMENTS_AN_HOUR):
+            start = (
+                hour + number * HOUR / SEGMENTS_AN_HOUR + timedelta(seconds=self.world.random.randrange(60))
+            )
+            key_id = policy.key_id(camera_id, start)
+            if not self.keys.has(key_id):
+                key_id = KeyId.covering(start, HOUR)
+            try:
+                recipient = self.keys.recipient(key_id)
+            except KeyringError:
+                continue  # a gap: the keyring made no keys for so long, or the clock is in doubt
+            sealed = seal(b"frames", recipient=recipient)
+            digest = Sha256Hex(hashlib.sha256(sealed).hexdigest())
+            segment = Segment(
+                camera_id, Span(start, start + 15 * MINUTE), number, HOUR, len(sealed), digest, key_id.keep
+            )
+            self.pending[segment.object_key] = segment, sealed
+            self.created += 1
+            self._watch(segment, sealed)
+
+    def _watch(self, segment: Segment, sealed: bytes) -> None:
+        keep = min(self.policy().keep_of(segment.camera_id), segment.keep or self.site_keep)
+        if segment.keep == SITE_KEEP:
+            keep = min([keep, *(cap for until, cap in self.caps if segment.key_id.start <= until)])
+        self.deadlines[segment.object_key] = segment.key_id.start + keep
+        first = self.watched.setdefault(
+            (segment.key_id, keep), Watched(segment, sealed, segment.span.start + keep, 0)
+        )
+        first.segments += 1
+        first.deadline = min(first.deadline, segment.span.start + keep)
+
+    def upload(self) -> None:
+        """Put what is pending. What fails stays; an answer may be lost after the deed."""
+        for key, (segment, sealed) in list(self.pending.items()):
+            try:
+                self.wired_store.put(key, sealed, sha256=segment.sha256)
+                self.wired_catalogue.add(segment)
+            except (VideostoreError, Killed):
+                if self.world.is_away("store"):
+                    return
+                continue
+            del self.pending[key]
+
+    # --- judging ---
+
+    def _is_early(self, key: ObjectKey) -> bool:
+        return key in self.deadlines and self.world.true < self.deadlines[key] - LEAD - JUMP
+
+    def probe(self) -> None:
+        """Try every copy past its deadline, as the gate does; one that stays shut is not tried again."""
+        for name, copy in list(self.watched.items()):
+            if copy.deadline > self.world.true:
+                continue
+            latest = self.gate._clock.read().latest  # noqa: SLF001 - the gate judges by the keyring's clock
+            segment = copy.segment
+            try:
+                shut = latest >= self.policy().deadline(segment.key_id, camera_id=segment.camera_id)
+                shut or self.gate.open(segment.key_id, copy.sealed)
+            except KeyringError:
+                shut = True
+            if shut and self.world.error == timedelta(
+                0
+            ):  # shut for good, not only while the clock is in doubt
+                self.shut.append((copy.late_s, copy.segments))
+                del self.watched[name]
+            elif not shut:
+                copy.late_s = max(copy.late_s, (self.world.true - copy.deadline).total_seconds() or 1e-6)
+
+    shut: list[tuple[float, int]]
+
+    def judge_keys(self) -> None:
+        for key in self.gate.keys():
+            if key.destroyed_at is None or key.key_id in self.known_destroyed:
+                continue
+            self.known_destroyed.add(key.key_id)
+            caps = [
+                cap for until, cap in self.caps if key.key_id.keep == SITE_KEEP and key.key_id.start <= until
+            ]
+            deadline = key.key_id.start + min([key.key_id.keep or self.long, *caps])
+            self.early_keys += self.world.true < deadline - LEAD - JUMP
+
+    def overdue(self) -> int:
+        return sum(
+            self.deadlines.get(found.key, self.end) <= self.world.true for found in self.store.remains()
+        ) + sum(
+            key.key_id.start + (key.key_id.keep or self.long) <= self.world.true and key.destroyed_at is None
+            for key in self.gate.keys()
+        )
+
+    # --- what happens ---
+
+    def plan_events(self) -> dict[datetime, list[Callable[[], None]]]:
+        """Return what goes wrong when, spread over the first nine tenths."""
+        world, span = self.world, self.end - self.world.start
+        events: dict[datetime, list[Callable[[], None]]] = defaultdict(list)
+
+        def at(share: float, what: Callable[[], None], after: timedelta = timedelta(0)) -> None:
+            moment = world.start + _ticks(span * share) + after
+            if moment < world.start + span * 0.9:
+                world.faults += 1
+            events[moment].append(what)
+
+        def away(what: str, share: float) -> Callable[[], None]:
+            return lambda: world.away.update({what: world.true + span * share})
+
+        def wrong(error: timedelta) -> Callable[[], None]:
+            return lambda: setattr(world, "error", error)
+
+        for share, part, length in ((0.2, "store", 0.02), (0.45, "catalogue", 0.01), (0.86, "store", 0.03)):
+            at(share, away(part, length))
+        errors = (
+            timedelta(days=40),
+            -5 * HOUR,
+            3 * HOUR,
+            -3 * DAY,
+            timedelta(seconds=1.5),
+            timedelta(seconds=-1.5),
+        )
+        for number, error in enumerate(errors):
+            for share in (0.1 + number * 0.05, 0.5 + number * 0.06):
+                at(share, wrong(error))
+                at(share, self.restart, 2 * TICK) if number % 2 else None
+                at(share, wrong(timedelta(0)), 4 * TICK)
+        at(0.3, lambda: setattr(self.store, "versions", True))
+        at(0.4, self._delete_some_plainly)
+        at(0.6, lambda: setattr(self.store, "versions", False))
+        at(0.35, lambda: self.shorter.update(dict.fromkeys(self.tightened, self.short)) or self._tighten())
+        at(0.5, lambda: [self.shorter.pop(one) for one in self.loosened])
+        at(0.55, self._remove_cameras)
+        at(0.62, lambda: self._site_keep(_hours(self.long * 0.9)))
+        at(0.62, lambda: self._site_keep(self.long), 8 * TICK)
+        for share in (0.25, 0.7):
+            at(share, self._back_up)
+            at(share + 0.06, self._restore)
+        return events
+
+    def _tighten(self) -> None:
+        """What cameras left under a longer keep goes by the new one; of copies, the gate judges that."""
+        tightened = set(self.tightened)
+        for key, deadline in self.deadlines.items():
+            segment = Segment.from_object_key(key, size_bytes=0)
+            if segment.camera_id in tightened:
+                self.deadlines[key] = min(deadline, segment.key_id.start + self.short)
+
+    def _site_keep(self, keep: timedelta) -> None:
+        self.site_keep = keep
+        if keep == self.long:
+            return
+        until = self.world.true + AHEAD
+        self.caps.append((until, keep))
+        for key, deadline in self.deadlines.items():
+            segment = Segment.from_object_key(key, size_bytes=0)
+            if segment.keep == SITE_KEEP:
+                self.deadlines[key] = min(deadline, segment.key_id.start + keep)
+        for (key_id, _), copy in self.watched.items():
+            if key_id.keep == SITE_KEEP:
+                copy.deadline = min(
+                    copy.deadline, max(copy.segment.span.start + keep, self.world.true + TICK)
+                )
+
+    def _remove_cameras(self) -> None:
+        """Half are removed, from the policy too; the others are disabled. Nobody records them any more."""
+        for camera_id in self.removed[::2]:
+            self.shorter.pop(camera_id, None)
+        self.recording -= set(self.removed)
+
+    def _delete_some_plainly(self) -> None:
+        keys = [found.key for found in self.store.objects()]
+        for key in self.world.random.sample(keys, len(keys) // 50):
+            self.store.delete_plainly(key)
+
+    def _back_up(self) -> None:
+        self.catalogue.close()
+        shutil.copy(self.root / "catalogue.db", self.root / "backup.db")
+        self.restart()
+
+    def _restore(self) -> None:
+        self.catalogue.close()
+        for leftover in self.root.glob("catalogue.db-*"):
+            leftover.unlink()
+        shutil.copy(self.root / "backup.db", self.root / "catalogue.db")
+        self.restart()
+
+    # --- running ---
+
+    def retain(self) -> None:
+        """One turn of the loop of `videostore run retention`, and another where one is needed at once."""
+        for _ in range(3):
+            try:
+                self.clock.advance()
+                report = self.sweep.run()
+            except Killed:
+                self.restart()
+                continue
+            self.deleted += report.segments_deleted
+            if not (report.errors and self.world.calm):
+                return
+
+    def retain_nothing(self) -> None:
+        """What a dead retention process does: the keys are there, and that is all."""
+        with suppress(Killed, VideostoreError):
+            self.keys.create_ahead()
+
+    def run(self, progress: Callable[[str], None] = lambda _: None) -> Result:
+        self.shut = []
+        events, schedule = self.plan_events(), defaultdict(list)
+        day: date | None = None
+        self.retain()
+        while self.world.true < self.end:
+            self.world.calm = self.world.true >= self.end - (self.end - self.world.start) / 10
+            if self.world.true.date() != day:
+                day = self.world.true.date()
+                self._schedule(schedule)
+                progress(
+                    f"{day} {self.created} created, {self.deleted} deleted, {len(self.store.places)} places"
+                )
+            for event in events.pop(self.world.true, []):
+                event()
+            for camera_id in schedule.pop(self.world.true, []):
+                self.record(camera_id, self.world.true - HOUR)
+            self.upload()
+            self.probe()
+            self.retain()
+            self.judge_keys()
+            self.probe()
+            self.world.true += TICK
+        self.retain()
+        self.probe()
+        return self._result()
+
+    def _schedule(self, schedule: dict[datetime, list[CameraId]]) -> None:
+        midnight = self.world.true.replace(hour=0, minute=0)
+        for camera_id in self.cameras:
+            if camera_id in self.recording:
+                for hour in self.world.random.sample(range(1, 25), HOURS_A_DAY):
+                    schedule[midnight + hour * HOUR].append(camera_id)
+
+    def _result(self) -> Result:
+        late = sorted(self.shut)
+        late += [(copy.late_s, copy.segments) for copy in self.watched.values() if copy.late_s]
+        total = sum(segments for _, segments in late)
+
+        def quantile(share: float) -> float:
+            seen = 0
+            for seconds, segments in sorted(late):
+                seen += segments
+                if seen >= share * total:
+                    return seconds
+            return 0.0
+
+        return Result(
+            segments_created=self.created,
+            segments_deleted=self.deleted,
+            lateness_p50_s=quantile(0.5),
+            lateness_p99_s=quantile(0.99),
+            lateness_max_s=max((seconds for seconds, _ in late), default=0.0),
+            overdue=self.overdue(),
+            early_deletions=self.store.early_deletions + self.early_keys,
+            faults_injected=self.world.faults,
+            restarts=self.restarts,
+        )
+
+
+def _hours(length: timedelta) -> timedelta:
+    return length // HOUR * HOUR
+
+
+def _ticks(length: timedelta) -> timedelta:
+    return length // TICK * TICK
+
+
+def simulate(root: Path, *, days: float, cameras: int, seed: int, **options: object) -> Result:
+    """Run one simulation in ``root``."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = "Europe/Zurich"  # a night of it has one hour twice
+    time.tzset()
+    try:
+        return Simulation(root, days=days, cameras=cameras, seed=seed).run(**options)
+    finally:
+        os.environ.pop("TZ") if before is None else os.environ.update(TZ=before)
+        time.tzset()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--days", type=float, default=35)
+    parser.add_argument("--cameras", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
+    asked = parser.parse_args()
+    telemetry.configure_logging(level="critical")
+    memory = Path("/dev/shm")  # a sync costs nothing there: durability is not what is simulated
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as root:
+        result = simulate(
+            Path(root), days=asked.days, cameras=asked.cameras, seed=asked.seed,
+            progress=lambda line: print(line, file=sys.stderr),
+        )  # fmt: skip
+    if not asked.json:
+        for name, value in asdict(result).items():
+            print(f"{name:>18}  {value}")
+    else:
+        print(json.dumps(asdict(result)))
+    sys.exit(0 if result.ok else 1)
+
+
+if __name__ == "__main__":
+    main()

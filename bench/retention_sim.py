@@ -101,7 +101,8 @@ class Simulation:
 
     def __init__(self, root: Path, *, days: float, cameras: int, seed: int) -> None:
         self.root = root
-        self.world = World(WINTER_TIME - min(days, 25) * DAY, seed)
+        start = WINTER_TIME - min(days, 25) * DAY
+        self.world = World(start.replace(minute=0, second=0, microsecond=0), seed)
         self.end = self.world.start + days * DAY
         keep = min(30 * DAY, timedelta(hours=int(days * 24 * 6 / 7)))
         self.long, self.short, self.shortest = (
@@ -411,9 +412,10 @@ class Simulation:
                 self.record(camera_id, self.world.true - HOUR)
             self.upload()
             self.probe()
-            self.retain()
-            self.judge_keys()
-            self.probe()
+            if self.world.true.minute in {0, 45} or self.world.calm:  # keys are due a quarter before the hour
+                self.retain()
+                self.judge_keys()
+                self.probe()
             self.world.true += TICK
         self.retain()
         self.probe()

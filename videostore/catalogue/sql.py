@@ -206,9 +206,8 @@ class SqlCatalogue:
         return sorted({one for state in _LEAVING for one in self._key_ids(state)})
 
     def oldest_key(self, camera_id: CameraId) -> KeyId | None:
-        query = sa.select(*KEY).where(_is(SegmentState.LIVE), SEGMENTS.c.camera_id == str(camera_id))
         with self._transaction() as connection:
-            row = connection.execute(query.order_by(SEGMENTS.c.start_us).limit(1)).one_or_none()
+            row = connection.execute(_OLDEST_OF, {"camera": str(camera_id)}).one_or_none()
         return None if row is None else _key_id(row)
 
     def oldest(self) -> datetime | None:
@@ -371,6 +370,15 @@ def _row(segment: Segment) -> dict[str, Any]:
 
 def _is(state: SegmentState) -> sa.ColumnElement[bool]:
     return SEGMENTS.c.state == _STATE[state]
+
+
+_OLDEST_OF = (
+    sa.select(*KEY)
+    .where(_is(SegmentState.LIVE), SEGMENTS.c.camera_id == sa.bindparam("camera"))
+    .order_by(SEGMENTS.c.start_us)
+    .limit(1)
+)
+"""Made once: it is asked for each camera that is kept for less, at each pass."""
 
 
 def _of(key_id: KeyId, camera_id: CameraId | None = None) -> sa.ColumnElement[bool]:

@@ -348,6 +348,40 @@ def test_the_migrations_lead_to_the_tables_of_the_code(make):
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
 
 
+def test_no_question_of_retention_reads_what_is_live(tmp_path):
+    """A question that looks up all rows of a state is slow at thirty million: each has to find its own."""
+    asked = []
+    with closing(SqlCatalogue.open(f"sqlite:///{tmp_path}/catalogue.db")) as catalogue:
+        sa.event.listen(
+            catalogue._engine, "before_cursor_execute",
+            lambda _c, _cursor, statement, values, *_: asked.append((statement, values)),
+        )  # fmt: skip
+        one = segment()
+        catalogue.add(one)
+        for ask in (
+            lambda: catalogue.oldest_key(ONE), catalogue.oldest, catalogue.leaving, catalogue.unfinished,
+            lambda: catalogue.key_ids(until=START + HOUR), lambda: catalogue.condemn(one.key_id, ONE),
+            lambda: catalogue.condemn(one.key_id), lambda: catalogue.cameras(one.key_id),
+            lambda: catalogue.condemned(one.key_id, ONE), lambda: catalogue.mark_absent([one.object_key]),
+            lambda: catalogue.absent(one.key_id, ONE), lambda: catalogue.forget([one.object_key]),
+            catalogue.live, lambda: catalogue.segments([ONE], span(0, 10)),
+        ):  # fmt: skip
+            ask()
+        plans = [
+            (statement, [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)])
+            for connection in [sqlite3.connect(tmp_path / "catalogue.db")]
+            for statement, values in asked
+            if not statement.startswith(("BEGIN", "INSERT"))
+        ]
+    assert len(plans) > 14
+    for statement, steps in plans:
+        hops = statement.startswith("SELECT") and ("count(*)" in statement or "LIMIT" in statement)
+        for step in steps:
+            assert not step.startswith("SCAN"), statement
+            assert hops or not step.endswith("segments_by_key (state=?)"), statement
+            assert "FOR ORDER BY" not in step, statement
+
+
 def test_a_database_that_is_not_there_is_said_in_one_line(tmp_path):
     for url in (
         "postgresql://127.0.0.1:1/none",

@@ -172,7 +172,7 @@ class SqlCatalogue:
 
     def live(self, *, after: ObjectKey | None = None, limit: int = 1000) -> list[Segment]:
         return self._select(
-            _is(SegmentState.LIVE),
+            _still(SegmentState.LIVE),
             SEGMENTS.c.object_key > (after or ""),
             order=[SEGMENTS.c.object_key.asc()],
             limit=limit,
@@ -253,7 +253,7 @@ class SqlCatalogue:
 
     def forget(self, keys: Collection[ObjectKey]) -> None:
         for batch in _batches(keys):
-            gone = sa.delete(SEGMENTS).where(_is(SegmentState.ABSENT), SEGMENTS.c.object_key.in_(batch))
+            gone = sa.delete(SEGMENTS).where(_still(SegmentState.ABSENT), SEGMENTS.c.object_key.in_(batch))
             with self._transaction(write=True) as connection:
                 connection.execute(gone)
 
@@ -283,7 +283,7 @@ class SqlCatalogue:
         return found
 
     def _advance(self, which: sa.ColumnElement[bool], *, before: SegmentState, after: SegmentState) -> int:
-        change = sa.update(SEGMENTS).where(_is(before), which).values(state=_STATE[after])
+        change = sa.update(SEGMENTS).where(_still(before), which).values(state=_STATE[after])
         with self._transaction(write=True) as connection:
             return connection.execute(change).rowcount
 
@@ -372,9 +372,15 @@ def _is(state: SegmentState) -> sa.ColumnElement[bool]:
     return SEGMENTS.c.state == _STATE[state]
 
 
+def _still(state: SegmentState) -> sa.ColumnElement[bool]:
+    """Compare the state of rows that are found by something else. As a bare column SQLite would look all
+    rows of the state up, which is everything that is live."""
+    return SEGMENTS.c.state + 0 == _STATE[state]
+
+
 _OLDEST_OF = (
     sa.select(*KEY)
-    .where(_is(SegmentState.LIVE), SEGMENTS.c.camera_id == sa.bindparam("camera"))
+    .where(_still(SegmentState.LIVE), SEGMENTS.c.camera_id == sa.bindparam("camera"))
     .order_by(SEGMENTS.c.start_us)
     .limit(1)
 )

@@ -31,6 +31,7 @@ class Journal:
         self._lost: dict[str, int] = {}
         self._certified: set[str] = set()
         self._policies: dict[Kind, str] = {}
+        self._current = False
         if bookmark is not None:
             self._open(bookmark)
 
@@ -65,9 +66,14 @@ class Journal:
             self._ledger.append(Event.POLICY_LOADED, actor=ACTOR, body=body)
         self._policies[policy.kind] = policy.revision
 
+    def begin(self) -> None:
+        """A pass begins: what others wrote since the one before is read once in it, when it is asked for."""
+        self._current = False
+
     def certify(self, certificate: Certificate) -> bool:
         """Write ``certificate``, unless the ledger has it already. Returns whether it wrote."""
-        self._catch_up()
+        if not self._current:
+            self._catch_up()
         if certificate.id in self._certified:
             return False
         self._append(Event.CERTIFICATE, certificate_body(certificate))
@@ -110,6 +116,7 @@ class Journal:
             self._fold(record)
 
     def _catch_up(self) -> None:
+        self._current = True
         for record in self._ledger.records(after=self._read_to):
             self._fold(record)
 

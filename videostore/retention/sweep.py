@@ -79,6 +79,7 @@ class Sweep:
         ``go_on`` is asked before each piece of work that can wait: a pass that deletes for hours would be
         late for the next key.
         """
+        self._journal.begin()
         reading = self._clock.read()
         policies = {kind: keys.policy() for kind, keys in self._keys.items()}
         report = SweepReport(reading)

@@ -114,7 +114,7 @@ class BucketSettings(_Strict):
 
 
 class S3StoreSettings(BucketSettings):
-    """Any S3 store; `minio` puts and gets through the MinIO SDK, at half the CPU."""
+    """Any S3 store; `minio` puts and gets through the MinIO SDK, at less CPU."""
 
     kind: Literal["s3", "minio"]
     roles: dict[StoreRole, str] = Field(

@@ -163,7 +163,7 @@ class Camera(asyncio.Protocol):
         }
         body, more = "", ""
         if method == "DESCRIBE":
-            body = sdp(self._cameras.film.stream, parameters=True)
+            body = sdp(self._cameras.film.stream, None, parameters=True)
             more = f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n"
         elif method == "OPTIONS":
             more = "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER\r\n"

@@ -218,6 +218,8 @@ def run(name: str, count: int, seconds: float, *, bursts: bool) -> dict[str, flo
         time.sleep(WARM_UP)
         before, (_, sending) = cpu_s(roots), cameras.ask("cost")
         time.sleep(seconds)
+        if ended := [one.args for one in processes if one.poll() is not None]:
+            sys.exit(f"{name} ended by itself: {ended[0]}\n{(directory / 'log').read_text()[-2000:]}")
         cpu, (_, sent_for) = cpu_s(roots) - before, cameras.ask("cost")
         pss, threads, latency = pss_mb(roots), threads_of(roots), measured.latency()
         sent, _ = cameras.ask("pause")

@@ -27,20 +27,18 @@ def clock_synchronised() -> bool | None:
 
 
 def keep_memory_whole() -> None:
-    """Have a process of many threads leave few holes in its memory, and seldom fetch any (mallopt(3), glibc).
+    """Have a process of many threads leave few holes in its memory (mallopt(3), with glibc).
 
-    Two arenas instead of eight a core. What is as large as a segment stays in the heap when it is freed, for
-    the next: pages of its own would be cleared by the kernel each time, a quarter of what recording costs.
-    ``return_free_memory`` gives back what is left over.
+    Two arenas instead of eight a core, and whatever is as large as a frame in pages of its own, which go
+    back when it is freed.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_ARENA_MAX, 2)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 * 1024 * 1024)
-        libc.mallopt(_M_TRIM_THRESHOLD, 256 * 1024 * 1024)
+        libc.mallopt(_M_MMAP_THRESHOLD, 64 * 1024)
 
 
-_M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # <malloc.h>
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # <malloc.h>
 
 
 def return_free_memory() -> None:

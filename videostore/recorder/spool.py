@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -108,12 +108,15 @@ class Spool:
         ``clock`` is how far the camera's clock lay behind the host's at its beginning, None if unknown.
         """
         with self._lock:
-            waiting = self._waiting()
-            self._write("ready", segment, sealed)
-            insort(waiting, _entry(segment))
-            for group in groups:
-                self._remove(self._path("open", group), group.size_bytes)
-            self._reaches(segment.camera_id, segment.span.end, segment, clock)
+            self._waiting()  # listed before there is what it would find
+        self._write("ready", segment, sealed)
+        with self._lock:
+            waiting, entry = self._waiting(), _entry(segment)
+            place = bisect_left(waiting, entry)
+            if waiting[place : place + 1] != [entry]:
+                waiting.insert(place, entry)
+        self._drop_groups(groups)
+        self._reaches(segment.camera_id, segment.span.end, segment, clock)
 
     def recover(self) -> int:
         """Promote the groups that a crash left behind. Returns how many. Call before recording begins."""
@@ -196,8 +199,8 @@ class Spool:
 
     def drop(self, segment: Segment) -> None:
         """Forget a segment that store and catalogue have confirmed, or that retention took."""
+        self._remove(self._path("ready", segment), segment.size_bytes)
         with self._lock:
-            self._remove(self._path("ready", segment), segment.size_bytes)
             waiting, entry = self._waiting(), _entry(segment)
             place = bisect_left(waiting, entry)
             if waiting[place : place + 1] == [entry]:
@@ -273,9 +276,28 @@ class Spool:
     # --- room ---
 
     def _write(self, place: str, segment: Segment, sealed: bytes) -> None:
+        """Other cameras do not wait while the disk syncs: only counting is done one at a time."""
+        self._take_room(len(sealed))
+        try:
+            while True:
+                try:
+                    write_file(self._path(place, segment), sealed)
+                except DiskFull:
+                    with self._lock:
+                        freed = self._give_up_oldest()
+                        if not freed:
+                            raise
+                        self._count(-freed)
+                else:
+                    return
+        except BaseException:
+            self._count(-len(sealed))
+            raise
+
+    def _take_room(self, wanted: int) -> None:
         with self._lock:
             size = self.size_bytes()
-            while self._limit is not None and size + len(sealed) > self._limit:
+            while self._limit is not None and size + wanted > self._limit:
                 freed = self._give_up_oldest()
                 if not freed:
                     raise DiskFull(
@@ -283,16 +305,21 @@ class Spool:
                         hint="Raise `recorder.spool_limit`, and see why nothing is uploaded.",
                     )
                 size -= freed
-            while True:
-                try:
-                    write_file(self._path(place, segment), sealed)
-                    break
-                except DiskFull:
-                    freed = self._give_up_oldest()
-                    if not freed:
-                        raise
-                    size -= freed
-            self._size = size + len(sealed)
+            self._size = size + wanted
+
+    def _count(self, size_bytes: int) -> None:
+        with self._lock:
+            if self._size is not None:
+                self._size += size_bytes
+
+    def _drop_groups(self, groups: Sequence[Segment]) -> None:
+        paths = [self._path("open", group) for group in groups]
+        for path in paths:
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
+        for directory in {path.parent for path in paths}:
+            sync_directory(directory)
+        self._count(-sum(group.size_bytes for group in groups))
 
     def _give_up_oldest(self) -> int:
         """Lose the oldest whole segment for a newer one, loudly. Returns the bytes that came free.
@@ -323,10 +350,8 @@ class Spool:
         return 0
 
     def _remove(self, path: Path, size_bytes: int) -> None:
-        with self._lock:
-            remove_file(path)
-            if self._size is not None:
-                self._size -= size_bytes
+        remove_file(path)
+        self._count(-size_bytes)
 
     # --- files ---
 

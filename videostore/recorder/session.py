@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from threading import BoundedSemaphore, Event, Lock
+from threading import Event, Lock
 
 from videostore import telemetry
 from videostore.domain.camera import Camera, CameraId
@@ -31,8 +30,6 @@ from videostore.sealing import seal
 log = telemetry.logger("recorder")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
-_AT_ONCE = BoundedSemaphore(os.cpu_count() or 1)
-"""Of those that pack and seal: more would only hold their memory while they wait for a core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,15 +259,13 @@ class _Assembly:
         self._follow_format(group.packets[0])
         if self._packing is None:
             self._packing = packing.choose(self._info, group.packets[0])
-        with _AT_ONCE:
-            movie = self._packing.pack(group)
+        movie = self._packing.pack(group)
         if self._start is None:
             self._start = self._timeline.place(group.packets[0])
             self._session.begins(self._start)
             self._clock = self._measure_offset(group.packets[0])
         span = Span(self._at(self._ticks), self._at(self._ticks + group.duration))
-        with _AT_ONCE:
-            facts, sealed = self._session.sealed(span, movie)
+        facts, sealed = self._session.sealed(span, movie)
         self._session.keep_group(facts, sealed)
         self._packing.keep()
         if group.damaged is not None:
@@ -293,8 +288,7 @@ class _Assembly:
         if self._start is None or self._packing is None or not self._groups:
             return
         span = Span(self._start, self._at(self._ticks))
-        with _AT_ONCE:
-            segment, sealed = self._session.sealed(span, self._packing.movie())
+        segment, sealed = self._session.sealed(span, self._packing.movie())
         self._session.commit(segment, sealed, self._groups, self._clock)
         self._timeline.ended(span.end)
         self._start, self._ticks, self._groups = None, 0, []

@@ -10,7 +10,9 @@ from threading import Event as Stop
 from threading import Thread
 from uuid import uuid4
 
+import cv2
 import httpx
+import numpy as np
 import pytest
 
 from tests.conftest import program
@@ -31,7 +33,7 @@ from videostore.recorder.aac import UNIT_SAMPLES
 from videostore.recorder.cutter import Cutter, Unit
 from videostore.recorder.muxer import Muxer
 from videostore.synthetic.film import frame_numbers
-from videostore.synthetic.stream import GOP, HEIGHT, WIDTH, stream
+from videostore.synthetic.stream import GOP, HEIGHT, WIDTH, read_frame_number, stream
 from videostore.synthetic.tone import tone
 
 HOLE = timedelta(minutes=5)
@@ -262,6 +264,36 @@ def test_a_part_that_is_lost_is_not_called_deleted(tmp_path):
     del house.store.bodies[serving["parts"][1]["object_key"]]
     answer = alice.http.get(serving["playlist"].replace("index.m3u8", "1.m4s"))
     assert (answer.status_code, answer.json()["error"]) == (410, "ObjectMissing")
+
+
+# --- pictures ---
+
+
+def shows(data):
+    """Return which frames a JPEG shows, tile by tile."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return read_frame_number(cv2.resize(image, (WIDTH, HEIGHT)))
+
+
+def test_a_snapshot_is_the_frame_of_that_moment_and_on_record(lobby, alice, serving):
+    path = f"/v1/servings/{serving['serving_id']}/snapshot"
+    at = START + 1.5 * SECOND
+    answer = alice.post(path, json={"at": at.isoformat()})
+    assert (answer.headers["content-type"], shows(answer.content)) == ("image/jpeg", 37)
+    record = lobby.events(Event.SERVED)[-1]
+    assert (record["frames"], record["segments"]) == (1, 1)
+    assert answer.headers["x-captured-at"] == record["spans"][0][0] == (START + 1.48 * SECOND).isoformat()
+    assert alice.post(path, json={"at": (START + MINUTE).isoformat()}).status_code == 400
+
+
+def test_a_contact_sheet_shows_a_span_and_its_holes(lobby, alice):
+    serving = view(alice, START, START + 8 * SECOND)
+    answer = alice.post(f"/v1/servings/{serving['serving_id']}/sheet", json={"columns": 4, "rows": 2})
+    image = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert image.shape == (2 * 180, 4 * 320)
+    upper, lower = image[:150], image[180 + 110 : 180 + 150]
+    assert (upper.mean() > 60, lower.mean() < 40) == (True, True)
+    assert lobby.events(Event.SERVED)[-1]["frames"] == 4
 
 
 # --- search ---

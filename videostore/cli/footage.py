@@ -1,9 +1,10 @@
-"""``videostore search | play``: an investigator looks for footage, at the gate."""
+"""``videostore search | play | snapshot``: an investigator looks for footage, at the gate."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from videostore.cli.access import (
 )
 from videostore.cli.client import GateClient, Session
 from videostore.cli.output import AsJson, console, print_json, print_rows, show_size, show_time
+from videostore.cli.times import parse_time
 from videostore.domain import cmaf
 from videostore.domain.access import Mode
 from videostore.domain.errors import GateUnavailable, IntegrityError, RequestInvalid
@@ -43,7 +45,7 @@ Where = Annotated[str, typer.Option("--place", help="Only cameras whose place ha
 
 
 def register(app: typer.Typer) -> None:
-    for command in (search, play):
+    for command in (search, play, snapshot):
         app.command()(command)
 
 
@@ -131,6 +133,45 @@ def play(
             until = show_time(read_time(one["use_by"]))
             console.print(f"{one['camera']}: opens once, until {until}:", markup=False)
             console.print(one["url"], markup=False, soft_wrap=True)
+
+
+def snapshot(
+    camera: Annotated[str, typer.Argument(help="Name or UUID.")],
+    *,
+    at: Annotated[str, typer.Option("--at", help="The moment, such as 14:02:30 or 5m (ago).")] = "",
+    when: When = "",
+    start: From = "",
+    end: To = "",
+    sheet: Annotated[
+        str,
+        typer.Option("--sheet", metavar="COLUMNSxROWS", help="How many pictures of a span: a contact sheet."),
+    ] = "4x4",
+    incident: Incident = "",
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new JPEG file.")] = Path("snapshot.jpg"),
+) -> None:
+    """Save the picture of a moment (--at), or a contact sheet of a span to find the moment fast."""
+    shape = re.fullmatch(r"(\d+)x(\d+)", sheet)
+    if shape is None:
+        raise typer.BadParameter("write it like 4x3", param_hint="--sheet")
+    if at:
+        moment = parse_time(at, now=composition.host_time())
+        span = {"start": (moment - _AROUND).isoformat(), "end": (moment + _AROUND).isoformat()}
+        path, body = "snapshot", dict[str, Any](at=moment.isoformat())
+    else:
+        span = read_span(when, start, end)
+        path, body = "sheet", dict[str, Any](columns=int(shape[1]), rows=int(shape[2]))
+    with connected() as client:
+        grant = granted(client, [camera], span, Mode.VIEW, incident, "")
+        serving = client.post(f"/v1/grants/{grant}/viewings", {"camera": camera})
+        with client.stream(f"/v1/servings/{serving['serving_id']}/{path}", body) as answer:
+            picture = answer.read()
+        with disk_errors(output), output.open("xb") as file:
+            file.write(picture)
+    console.print(f"{output}: {show_size(len(picture))}", markup=False, soft_wrap=True)
+
+
+_AROUND = timedelta(seconds=15)
+"""Asked for around a moment: whole fragments leave, and the one that shows it begins before it."""
 
 
 def _player() -> list[str] | None:

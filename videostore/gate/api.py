@@ -25,6 +25,7 @@ from videostore.gate.entrance_routes import entrance_routes
 from videostore.gate.footage_routes import (
     export_routes,
     footage_routes,
+    picture_routes,
     playlist_routes,
     search_routes,
     ticket_routes,
@@ -79,6 +80,7 @@ def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], li
     api.include_router(footage_routes(gate, find_camera))
     api.include_router(export_routes(gate, find_camera))
     api.include_router(playlist_routes(gate))
+    api.include_router(picture_routes(gate))
     api.include_router(ticket_routes(gate))
     api.include_router(oversight_routes(gate))
     api.include_router(page_routes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC
 from itertools import chain
 from typing import Annotated, Any
 
@@ -32,6 +33,15 @@ class SearchBody(Body):
 
 class ServeBody(Body):
     camera: str
+
+
+class SnapshotBody(Body):
+    at: AwareDatetime
+
+
+class SheetBody(Body):
+    columns: int = Field(default=4, ge=1, le=10)
+    rows: int = Field(default=4, ge=1, le=10)
 
 
 class FilmBody(Body):
@@ -134,6 +144,24 @@ def playlist_routes(gate: Gate) -> APIRouter:
     @router.get("/servings/{serving_id}/{index}.m4s")
     def media(serving: OwnServing, index: int, request: Request) -> Response:
         return _ranged(request, gate.footage.media(serving, index), "video/iso.segment")
+
+    return router
+
+
+def picture_routes(gate: Gate) -> APIRouter:
+    """Return the routes of single pictures."""
+    router = APIRouter(prefix="/v1")
+
+    @router.post("/servings/{serving_id}/snapshot")
+    def snapshot(serving: OwnServing, body: SnapshotBody) -> Response:
+        picture, at = gate.pictures.snapshot(serving, body.at.astimezone(UTC))
+        headers = {**_PRIVATE, "X-Captured-At": at.isoformat()}
+        return Response(picture, media_type="image/jpeg", headers=headers)
+
+    @router.post("/servings/{serving_id}/sheet")
+    def sheet(serving: OwnServing, body: SheetBody) -> Response:
+        picture = gate.pictures.sheet(serving, columns=body.columns, rows=body.rows)
+        return Response(picture, media_type="image/jpeg", headers=_PRIVATE)
 
     return router
 

@@ -36,6 +36,7 @@ from videostore.gate.footage import Footage, Serving
 from videostore.gate.logins import Logins
 from videostore.gate.oidc import Provider
 from videostore.gate.oversight import Oversight, one_line
+from videostore.gate.pictures import Pictures
 from videostore.gate.rules import Rules
 from videostore.gate.search import Search
 from videostore.gate.tickets import Ticket, Tickets
@@ -84,6 +85,7 @@ class Gate:
         self._tickets = Tickets()
         self.oversight = Oversight(self._rules, ledger=ledger, policy=watch, approvers=approvers)
         self.search = Search(self._rules, ledger=ledger, catalogue=catalogue, retention=retention)
+        self.pictures = Pictures(self.footage)
         self.exports = Exports(
             self._rules,
             footage=self.footage,

@@ -37,7 +37,7 @@ def test_the_demonstration_shows_the_whole_promise(tmp_path, ffprobe_program):
     report, problems = composition.verify_ledger(site / "ledger", "")
     assert problems == []
     assert report["records"] >= facts["ledger_records"]
-    certificates = json.loads(said("retention", "certificates", "--json", site=site))
+    certificates = json.loads(said("retention", "certificates", "list", "--json", site=site))
     assert len(certificates) >= facts["certificates"]
     assert "deleted" in covered("camera1", site)
     assert "refused: no-approval" in done.stdout

@@ -21,6 +21,7 @@ from videostore.app.commands import (
     status,
     verify_segments,
 )
+from videostore.app.deadlines import check_listing, retention_status
 from videostore.app.parts import Parts, host_time, own_certificate, staff, sweep, verify_export, verify_ledger
 from videostore.app.people import (
     authority_here,
@@ -44,6 +45,7 @@ __all__ = [
     "camera_streams",
     "check",
     "check_camera",
+    "check_listing",
     "choose_stream",
     "coverage",
     "create",
@@ -62,6 +64,7 @@ __all__ = [
     "reconcile",
     "record",
     "restore",
+    "retention_status",
     "run",
     "staff",
     "staff_rows",

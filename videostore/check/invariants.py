@@ -8,16 +8,16 @@ policy. Every question gives one finding; one that cannot be asked says so and d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from videostore.check.listing import ENTRY_EXIT_S, VIDEO_S, Keeps, Listing, look
 from videostore.domain.errors import VideostoreError
 from videostore.domain.ledger import Event, Json, Record
-from videostore.domain.presence import PRESENCE, presence_key_id
 from videostore.domain.retention import CEILING, Kind, RetentionPolicy
-from videostore.domain.segment import SEGMENTS, KeyId, ObjectKey, Segment
-from videostore.ports import Catalogue, Clock, Holding, Keyring, Ledger, SegmentStore
+from videostore.domain.segment import SEGMENTS, ObjectKey
+from videostore.ports import Catalogue, Clock, Holding, Keyring, Ledger, SegmentStore, StoredObject
 
 _SHOWN = 5
 _PAGE = 1000
@@ -60,17 +60,6 @@ class Subject:
     store_breaches: Callable[[], Sequence[str]] = lambda: ()
 
 
-@dataclass(slots=True)
-class _Listing:
-    """What one listing of the whole store says."""
-
-    overdue: list[str] = field(default_factory=list)
-    strangers: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    objects: int = 0
-    oldest: datetime | None = None
-
-
 def check(subject: Subject) -> list[Finding]:
     """Ask every question and return the answers, in the order of the invariants."""
     now = subject.clock.read().latest
@@ -79,7 +68,7 @@ def check(subject: Subject) -> list[Finding]:
     def ask(invariant: int, question: str, answer: Callable[[int, str], Finding]) -> None:
         questions.append((invariant, question, lambda: answer(invariant, question)))
 
-    ask(1, "Is every object younger than its deadline?", lambda n, q: _store(subject, now, n, q))
+    ask(1, _YOUNGER, lambda _, __: _store(subject, now))
     ask(1, "Is every hour key destroyed that is past its deadline?", lambda n, q: _keys(subject, now, n, q))
     ask(
         1,
@@ -118,45 +107,65 @@ def _finding(invariant: int, question: str, offending: Sequence[str], good: str,
     return Finding(invariant, question, False, f"{len(offending)} {bad}", list(offending[:_SHOWN]))
 
 
-def _store(subject: Subject, now: datetime, number: int, question: str) -> Finding:
-    listing = _list(subject, now)
-    age = _show_age(now - listing.oldest) if listing.oldest else "none"
-    good = f"{listing.objects} objects, oldest frame {age}; {len(listing.unknown)} not yet in the catalogue"
-    return _finding(
-        number, question, [*listing.overdue, *listing.strangers], good, "objects past their deadline"
+def check_listing(store: SegmentStore, keeps: Keeps, now: datetime) -> list[Finding]:
+    """Ask what a listing of the store can answer, older versions and unfinished uploads included.
+
+    Needs the right to list and nothing else of the site.
+    """
+    answers: list[Finding] = []
+    try:
+        found = look(store.remains(), keeps=keeps, now=now)
+    except VideostoreError as error:
+        return [Finding(1, _YOUNGER, False, f"could not be asked: {error}", [error.hint])]
+    answers.append(_younger(found, now, f"{found.strangers} judged by their receipt"))
+    good = "no name claims more than 30 days"
+    holds = not found.boastful_count
+    bad = f"{found.boastful_count} names claim what no name may"
+    answers.append(Finding(2, _NO_LONGER, holds, good if holds else bad, found.boastful))
+    return answers
+
+
+_YOUNGER = "Is every object younger than its deadline?"
+_NO_LONGER = "Does no object's name claim more than 30 days?"
+
+
+def keeps_of(policies: Mapping[Kind, RetentionPolicy]) -> Keeps:
+    """Return the site's policy in the auditor's terms; never more than the ceilings."""
+    video, entry_exit = policies[Kind.VIDEO], policies[Kind.ENTRY_EXIT]
+    return Keeps(
+        min(VIDEO_S, int(video.keep.total_seconds())),
+        min(ENTRY_EXIT_S, int(entry_exit.keep.total_seconds())),
+        {str(camera): int(keep.total_seconds()) for camera, keep in video.shorter.items()},
     )
 
 
-def _list(subject: Subject, now: datetime) -> _Listing:
-    listing = _Listing()
-    page: list[ObjectKey] = []
-    for found in subject.store.objects():
-        listing.objects += 1
-        try:
-            kind, key_id = _read_key(found.key, found.size_bytes)
-        except ValueError:
-            if now - found.stored_at >= subject.policies[Kind.VIDEO].keep:
-                listing.strangers.append(found.key)
-            continue
-        if now >= subject.policies[kind].deadline(key_id):
-            listing.overdue.append(found.key)
-        if kind is Kind.VIDEO:
-            start = Segment.from_object_key(found.key, size_bytes=0).span.start
-            listing.oldest = min(listing.oldest or start, start)
-            page.append(found.key)
+def _younger(found: Listing, now: datetime, rest: str) -> Finding:
+    if found.overdue_count:
+        return Finding(
+            1, _YOUNGER, False, f"{found.overdue_count} objects past their deadline", found.overdue
+        )
+    age = _show_age(now - found.oldest) if found.oldest else "none"
+    return Finding(1, _YOUNGER, True, f"{found.objects} objects, oldest frame {age}; {rest}")
+
+
+def _store(subject: Subject, now: datetime) -> Finding:
+    unknown: list[int] = []
+    objects = _noting_unknown(subject, unknown)
+    found = look(objects, keeps=keeps_of(subject.policies), now=now)
+    return _younger(found, now, f"{sum(unknown)} not yet in the catalogue")
+
+
+def _noting_unknown(subject: Subject, unknown: list[int]) -> Iterator[StoredObject]:
+    """Yield everything that is stored, and count the segments that the catalogue does not know."""
+    page: set[ObjectKey] = set()
+    for found in subject.store.remains():
+        yield found
+        if found.key.startswith(SEGMENTS):
+            page.add(found.key)
         if len(page) == _PAGE:
-            listing.unknown += set(page) - subject.catalogue.known(page)
-            page = []
-    listing.unknown += set(page) - subject.catalogue.known(page)
-    return listing
-
-
-def _read_key(key: str, size_bytes: int) -> tuple[Kind, KeyId]:
-    if key.startswith(SEGMENTS):
-        return Kind.VIDEO, Segment.from_object_key(key, size_bytes=size_bytes).key_id
-    if key.startswith(PRESENCE):
-        return Kind.ENTRY_EXIT, presence_key_id(key)
-    raise ValueError(key)
+            unknown.append(len(page - subject.catalogue.known(page)))
+            page = set()
+    unknown.append(len(page - subject.catalogue.known(page)))
 
 
 def _keys(subject: Subject, now: datetime, number: int, question: str) -> Finding:

@@ -45,6 +45,23 @@ def plan(
 
 
 @app.command()
+def status(*, site: SiteDir = None, as_json: AsJson = False) -> None:
+    """Show how old the oldest footage is against the ceiling, what is being deleted and what is next.
+
+    Exit code 70 if anything is past its deadline.
+    """
+    with composition.Parts(load_site(site)) as parts:
+        facts = composition.retention_status(parts)
+    print_facts(facts, as_json=as_json)
+    late = facts["keys_past_their_deadline"] + facts["of_them_past_their_deadline"]
+    if late or (facts["oldest_footage_age_seconds"] or 0) >= facts["ceiling_seconds"]:
+        raise PromiseBroken(
+            f"{late} keys or segments are past their deadline",
+            hint="Nobody can open them. `videostore retention sweep` says what stops the deletion.",
+        )
+
+
+@app.command()
 def sweep(*, site: SiteDir = None, as_json: AsJson = False) -> None:
     """Run one pass of retention now. `videostore run retention` does this by itself."""
     place = load_site(site)

@@ -63,9 +63,15 @@ class GateClient:
     def __init__(self, gate: str, *, token: str = "", ca_file: str = "") -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.gate = gate.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.gate, headers=headers, timeout=_TIMEOUT, verify=ca_file or True, trust_env=False
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=self.gate, headers=headers, timeout=_TIMEOUT, verify=ca_file or True, trust_env=False
+            )
+        except OSError as error:
+            raise GateUnavailable(
+                f"the authority {ca_file} of the gate cannot be read: {error.strerror}",
+                hint="Log in again with --ca-file: the site's is tls/ca.pem.",
+            ) from error
 
     @classmethod
     def of(cls, session: Session) -> GateClient:

@@ -105,7 +105,7 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
         process = subprocess.Popen(
             [weed, "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
              f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",
-             f"-s3.config={directory / 's3.json'}", "-master.telemetry=false", "-volume.max=300",
+             f"-s3.config={directory / 's3.json'}", "-master.telemetry=false", "-volume.max=3000",
              "-s3.iam.readOnly=false", "-s3.port.iceberg=0", "-s3.port.lance=0"],
             stdout=log, stderr=log, cwd=directory,
         )  # fmt: skip

@@ -7,14 +7,18 @@ its bound. Nothing personal: no staff identifier, no address.
 from __future__ import annotations
 
 import logging
+import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from threading import Thread
 from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.request import urlopen
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
@@ -25,8 +29,9 @@ from videostore.domain.access import Mode, Reason
 from videostore.domain.retention import Kind
 
 if TYPE_CHECKING:
-    from threading import Thread
-    from wsgiref.simple_server import WSGIServer
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from structlog.typing import EventDict
 
 Metric = TypeVar("Metric", bound=MetricWrapperBase)
 
@@ -261,9 +266,15 @@ def forget_camera(camera_id: str) -> None:
 
 
 def serve_metrics(
-    role: str, host: str, port: int, *, together: Callable[[], Iterable[str]] | None = None
+    role: str,
+    host: str,
+    port: int,
+    *,
+    asked: Mapping[str, Callable[[], str]],
+    together: Callable[[], Iterable[str]] | None = None,
 ) -> tuple[WSGIServer, Thread]:
-    """Serve ``/metrics`` of ``role`` from a thread. Port 0 takes a free one: see ``server.server_port``.
+    """Serve ``/metrics`` of ``role`` from a thread, and the paths of ``asked``: 200 if what stands there says
+    nothing, else 503 and what it says. Port 0 takes a free one: see ``server.server_port``.
 
     ``together`` names the URLs of other processes whose metrics are shown as one instead of our own.
     """
@@ -271,8 +282,31 @@ def serve_metrics(
     if together is not None:
         registry = CollectorRegistry()
         registry.register(_Together(together))
-    server, thread = start_http_server(port, addr=host, registry=registry)
+    show = make_wsgi_app(registry)
+
+    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            page: Iterable[bytes] = show(environ, start)
+            return page
+        wrong = asked[path]() if path in asked else f"there is no {path}"
+        status = "404 Not Found" if path not in asked else "503 Service Unavailable" if wrong else "200 OK"
+        start(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{wrong or 'ok'}\n".encode()]
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    kind = type("Server", (ThreadingWSGIServer,), {"address_family": family})
+    server: WSGIServer = make_server(host, port, answer, kind, handler_class=_Silent)
+    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     return server, thread
+
+
+class _Silent(WSGIRequestHandler):
+    """Prometheus asks four times a minute; that is nothing to log."""
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 class _Together(Collector):
@@ -319,11 +353,27 @@ def _one(name: str, samples: Sequence[Sample]) -> float:
     return sum(values)
 
 
+def read_metrics(url: str) -> dict[tuple[str, ...], float]:
+    """Return what an endpoint shows, by name and label values (in order of the labels' names); nothing if it
+    does not answer."""
+    return {
+        (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(_shown(url))
+        for sample in family.samples
+    }
+
+
 # --- logs ------------------------------------------------------------------------------------
 
 
-def configure_logging(*, level: str = "info", json: bool = False) -> None:
-    """Send log lines to stderr, as text for a person or as one JSON object a line."""
+def configure_logging(*, level: Callable[[], str] = lambda: "info", json: bool = False) -> None:
+    """Send log lines to stderr, as text for a person or one JSON object a line; ``level`` counts at each."""
+
+    def drop_below(_: object, method: str, event: EventDict) -> EventDict:
+        if logging.getLevelNamesMapping()[method.upper()] < logging.getLevelNamesMapping()[level().upper()]:
+            raise structlog.DropEvent
+        return event
+
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json
@@ -331,13 +381,14 @@ def configure_logging(*, level: str = "info", json: bool = False) -> None:
     )
     structlog.configure(
         processors=[
+            drop_below,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )

@@ -17,7 +17,7 @@ from prometheus_client import generate_latest
 from tests.cameras import serving
 from tests.conftest import program
 from tests.servers import prometheus, until
-from tests.system.commands import make_site, running
+from tests.system.commands import facts, make_site, running, said
 from videostore import telemetry
 from videostore.config.site import Site
 from videostore.domain.camera import Camera
@@ -104,12 +104,51 @@ def test_nothing_fires_while_all_is_well_a_lost_camera_does_and_a_returned_one_d
     until(lambda: watched.firing() == set(), seconds=60, why=watched.site.log.read_text)
 
 
-def test_nobody_is_woken_for_a_camera_that_was_disabled(watched):
+def test_nobody_is_woken_for_a_camera_that_was_disabled_and_the_level_of_the_log_is_followed(watched):
+    cameras, settings = Site.load(watched.root).cameras, watched.root / "videostore.yaml"
     watched.wait_for("count(videostore_camera_up) == 2")
-    cameras = Site.load(watched.root).cameras
+    quiet = settings.read_text()
+    settings.write_text(f"{quiet}logging: {{level: error}}\n")
+    before = watched.site.log.read_text()
     cameras.disable("lobby")
     watched.wait_for("count(videostore_camera_up) == 1")
+    assert "camera.stopped" not in watched.site.log.read_text().removeprefix(before)
+    settings.write_text(quiet)
     cameras.disable("lobby", enabled=True)
+    until(lambda: "camera.started" in watched.site.log.read_text().removeprefix(before), seconds=60)
+
+
+def test_roles_say_that_they_live_and_are_ready_or_what_they_lack(watched):
+    addresses = where_roles_listen(watched.root)
+    assert addresses.keys() == {"recorder", "retention", "gate"}
+
+    def ask(role, path):
+        answer = httpx.get(f"http://{addresses[role]}{path}")
+        return answer.status_code, answer.text.strip()
+
+    for role in addresses:
+        assert ask(role, "/healthz") == ask(role, "/readyz") == (200, "ok")
+        assert ask(role, "/secrets")[0] == 404
+    (watched.root / "restored.json").touch()
+    try:
+        assert {ask(role, "/readyz") for role in addresses} == {
+            (503, "the site is restored and not reconciled")
+        }
+        assert {ask(role, "/healthz") for role in addresses} == {(200, "ok")}
+    finally:
+        (watched.root / "restored.json").unlink()
+
+
+def test_status_shows_what_the_roles_say(watched):
+    watched.wait_for("sum(videostore_camera_up) == 2 and min(videostore_uploaded_segments_total) > 0")
+    found = facts("status", site=watched.root)
+    assert found["problems"] == []
+    assert {camera["state"] for camera in found["cameras"]} == {"sends"}
+    assert all(camera["last_frame"] and camera["footage_until"] for camera in found["cameras"])
+    assert found["last_sweep"]
+    page = said("status", site=watched.root)
+    assert "all is well" in page
+    assert "lobby" in page
 
 
 DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))

@@ -13,15 +13,14 @@ from videostore.app.commands import (
     choose_stream,
     coverage,
     create,
-    diagnose,
     discover_cameras,
     plan,
     rebuild_catalogue,
     record,
-    status,
     verify_segments,
 )
 from videostore.app.deadlines import check_listing, retention_status
+from videostore.app.doctor import diagnose
 from videostore.app.parts import Parts, host_time, own_certificate, staff, sweep, verify_export, verify_ledger
 from videostore.app.people import (
     authority_here,
@@ -34,6 +33,7 @@ from videostore.app.people import (
 )
 from videostore.app.recovery import back_up, backup_key, reconcile, restore
 from videostore.app.roles import run
+from videostore.app.status import status
 from videostore.app.storage import provision_store, qualify_store, store_drift
 from videostore.check.export import film_name
 

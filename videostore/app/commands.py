@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -10,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from videostore.app.host import clock_synchronised
 from videostore.app.parts import (
     RECORDER_PUBLIC_KEY,
     Parts,
@@ -23,26 +21,21 @@ from videostore.app.parts import (
     recorder_public_key,
     sweep,
 )
-from videostore.app.roles import ROLES
 from videostore.check import invariants, segments
 from videostore.config.credentials import resolve_credentials
-from videostore.config.settings import DirectoryAnchorSettings, DirectoryStoreSettings
+from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site, create_site
 from videostore.domain.camera import Camera, CameraId, is_dropped
 from videostore.domain.coverage import State, Stretch, damaged, explain
 from videostore.domain.errors import (
     CameraStreamInvalid,
     CameraUnreachable,
-    ClockInDoubt,
     ConfigInvalid,
-    KeyUnavailable,
     SiteError,
-    VideostoreError,
 )
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Kind
 from videostore.domain.segment import EPOCH, GapReason, Span
-from videostore.keyring.master import try_out
 from videostore.retention.plan import Planned
 from videostore.retention.plan import plan as plan_hours
 from videostore.signing import SigningKey
@@ -249,45 +242,6 @@ def check(parts: Parts) -> list[invariants.Finding]:
     return invariants.check(parts.subject())
 
 
-def status(parts: Parts) -> dict[str, Any]:
-    """Return what runs, what is recorded and what goes next."""
-    site = parts.site
-    running = site.running()
-    totals = parts.catalogue.totals()
-    keys = [key for ring in (parts.published(kind) for kind in Kind) for key in ring.keys()]
-    policy = parts.policies()[Kind.VIDEO]
-    oldest = next(iter(parts.catalogue.key_ids(until=host_time())), None)
-    return {
-        "site": site.settings.site,
-        "running": {role: _where(running.get(role)) for role in ROLES},
-        "footage": {
-            "segments": totals.segments,
-            "size_bytes": totals.size_bytes,
-            "condemned": totals.condemned,
-            "oldest": totals.oldest,
-            "next_due": policy.due_at(oldest) if oldest else None,
-        },
-        "keys": {
-            "live": sum(key.destroyed_at is None for key in keys),
-            "destroyed": sum(key.destroyed_at is not None for key in keys),
-        },
-        "spool_bytes": parts.spool.size_bytes(),
-        "cameras": [
-            {
-                "camera": camera.name,
-                "state": "enabled" if camera.enabled else "disabled",
-                "footage_until": parts.catalogue.last_end(camera.id),
-                "url": camera.url,
-            }
-            for camera in site.cameras.present()
-        ],
-    }
-
-
-def _where(facts: Mapping[str, Any] | None) -> str:
-    return "" if facts is None else ", ".join(str(facts[key]) for key in ("gate", "metrics") if key in facts)
-
-
 def coverage(parts: Parts, camera: Camera, span: Span) -> list[Stretch]:
     """Return what became of every second of ``span``."""
     now = host_time()
@@ -341,91 +295,3 @@ def _as_the_ledger_tells(parts: Parts, camera: Camera, span: Span, first: dateti
 def _pair(value: Json) -> Sequence[Json]:
     assert isinstance(value, list)
     return value
-
-
-def diagnose(site: Site) -> list[dict[str, Any]]:
-    """Look at what a site needs from its machine; a row for each, with what to do about it."""
-    rows: list[dict[str, Any]] = []
-    with Parts(site) as parts:
-        for what, look in _LOOKS.items():
-            try:
-                rows.append({"what": what, "ok": True, "answer": look(parts), "hint": ""})
-            except VideostoreError as error:
-                rows.append({"what": what, "ok": False, "answer": str(error), "hint": error.hint})
-    return rows
-
-
-def _look_at_clock(parts: Parts) -> str:
-    reading = parts.clock.read()
-    if reading.doubt is not None:
-        raise ClockInDoubt(
-            f"not believed: {reading.doubt.value}", hint="`videostore retention confirm-clock`"
-        )
-    return reading.latest.isoformat(timespec="seconds")
-
-
-def _look_at_time_service(_: Parts) -> str:
-    synchronised = clock_synchronised()
-    if synchronised is False:
-        raise ClockInDoubt(
-            "no time service disciplines the clock of this host",
-            hint="Run chrony or another time service; in a virtual machine, on its host.",
-        )
-    return "synchronised" if synchronised else "the kernel does not say"
-
-
-def _look_at_disk(parts: Parts) -> str:
-    free = shutil.disk_usage(parts.site.root).free
-    if free < _LEAST_FREE:
-        raise SiteError(f"{free / 1e9:.1f} GB free", hint="Free or enlarge the disk of the site.")
-    return f"{free / 1e9:.1f} GB free"
-
-
-def _look_at_keys(parts: Parts) -> str:
-    live = [key for key in parts.published(Kind.VIDEO).keys() if key.destroyed_at is None]
-    if not live or live[-1].key_id.span.end < host_time():
-        raise KeyUnavailable("no hour key for now", hint="Start `videostore run retention`.")
-    return f"ahead until {live[-1].key_id.span.end.isoformat(timespec='minutes')}"
-
-
-def _look_at_anchors(parts: Parts) -> str:
-    anchors = parts.site.settings.ledger.anchors
-    if not anchors:
-        raise SiteError(
-            "checkpoints are kept nowhere else",
-            hint="Name a share or a locked bucket in ledger.anchors, or print `ledger checkpoint --qr`.",
-        )
-    _, failures = parts.anchoring.once()
-    for name, error in failures.items():
-        raise SiteError(f"{name}: {error}", hint=error.hint)
-    here = parts.site.root.stat().st_dev
-    beside = [name for name, one in anchors.items() if isinstance(one, DirectoryAnchorSettings)
-              and parts.site.path(one.path).stat().st_dev == here]  # fmt: skip
-    if beside:
-        raise SiteError(
-            f"{beside[0]} is on the disk of the site",
-            hint="Keep checkpoints where this host cannot change them.",
-        )
-    return ", ".join(anchors)
-
-
-def _look_at_approvers(parts: Parts) -> str:
-    approvers = parts.site.approvers()
-    if not approvers:
-        raise SiteError("nobody can approve", hint="Name an approver in policies/access.yaml.")
-    return ", ".join(approvers)
-
-
-_LOOKS: Mapping[str, Callable[[Parts], str]] = {
-    "clock": _look_at_clock,
-    "time service": _look_at_time_service,
-    "disk": _look_at_disk,
-    "store": lambda parts: f"answers, {len(parts.store.prefixes())} prefixes",
-    "catalogue": lambda parts: f"{parts.catalogue.totals().segments} segments",
-    "hour keys": _look_at_keys,
-    "master key": lambda parts: try_out(parts.master_key),
-    "ledger": lambda parts: f"{sum(1 for _ in parts.ledger.records())} records",
-    "checkpoints": _look_at_anchors,
-    "approvers": _look_at_approvers,
-}
-_LEAST_FREE = 1_000_000_000  # bytes

@@ -27,6 +27,7 @@ from videostore.app.parts import (
     recorder_public_key,
     sweep,
 )
+from videostore.app.ready import lacks
 from videostore.config.cameras import find_camera
 from videostore.config.credentials import resolve_credentials, resolve_secret
 from videostore.config.durations import split_address
@@ -75,7 +76,11 @@ def _run_crew(site: Site, count: int, stop: Stop) -> None:
         parts = (running.get(crew.part_name(number)) for number in range(count))
         return [str(one["metrics"]) for one in parts if one]
 
-    with site.duty("recorder"), _metrics(site, "recorder", together=urls) as metrics:
+    def lacking() -> str:
+        return "" if len(urls()) == count else "a process of the recorder does not run"
+
+    asked = {"/healthz": lambda: "", "/readyz": lacking}
+    with site.duty("recorder"), _metrics(site, "recorder", asked=asked, together=urls) as metrics:
         _announce(site, "recorder", {"metrics": metrics})
         cameras = Followed(site.root / "cameras.yaml", site.cameras.all)
         crew.run(site, count, stop, cameras=cameras, beat=watchdog())
@@ -105,14 +110,23 @@ def _announce(site: Site, role: str, facts: Mapping[str, str]) -> None:
     notify("READY=1")
 
 
+def _asked(parts: Parts, role: str, hangs: Callable[[], str] = lambda: "") -> Mapping[str, Callable[[], str]]:
+    return {"/healthz": hangs, "/readyz": lambda: hangs() or lacks(parts, role)}
+
+
 @contextmanager
 def _metrics(
-    site: Site, role: str, *, address: str = "", together: Callable[[], Iterable[str]] | None = None
+    site: Site,
+    role: str,
+    *,
+    asked: Mapping[str, Callable[[], str]],
+    address: str = "",
+    together: Callable[[], Iterable[str]] | None = None,
 ) -> Iterator[str]:
     address = address or getattr(site.settings.metrics, role)
     host, port = split_address(address)
     try:
-        server, thread = telemetry.serve_metrics(role, host, port, together=together)
+        server, thread = telemetry.serve_metrics(role, host, port, asked=asked, together=together)
     except OSError as error:
         raise SiteError(
             f"metrics of the {role} cannot listen on {address}: {error.strerror}",
@@ -148,6 +162,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
         now=parts.clock.now,
         look=pictures.offer,
     )
+    heart = _Heart()
     recorder = Recorder(
         recording,
         Uploader(
@@ -161,7 +176,7 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
         ),
         cameras=_cameras(parts),
         credentials=lambda camera: resolve_credentials(camera.credentials, root=site.root),
-        beat=_beat(),
+        beat=heart.beat,
         pictures=pictures,
         folders=[
             _drop_folder(parts, folder, recording)
@@ -170,7 +185,8 @@ def _run_recorder(parts: Parts, stop: Stop) -> None:
         ],
     )
     telemetry.SPOOL_LIMIT.set(settings.spool_limit // (share.of if share else 1))
-    with _metrics(site, "recorder", address=_ANY_PORT if share else "") as metrics:
+    asked = _asked(parts, "recorder", heart.hangs)
+    with _metrics(site, "recorder", asked=asked, address=_ANY_PORT if share else "") as metrics:
         _announce(site, crew.part_name(share.number) if share else "recorder", {"metrics": metrics})
         recorder.run(stop)
 
@@ -212,27 +228,34 @@ def _drop_folder(parts: Parts, folder: Folder, recording: Recording) -> DropFold
     )
 
 
-def _beat() -> Callable[[], None]:
-    """Return what the recorder does about once a second: say that it lives; now and then, look after its
-    host's clock and its own memory."""
-    alive, looked, said = watchdog(), float("-inf"), True
+class _Heart:
+    """What the recorder does about once a second: say that it lives; now and then, look after its host's
+    clock and its own memory."""
 
-    def beat() -> None:
-        nonlocal looked, said
-        alive()
-        if time.monotonic() - looked < _HOUSEKEEPING_SECONDS:
+    def __init__(self) -> None:
+        self._alive = watchdog()
+        self._looked, self._beaten = float("-inf"), time.monotonic()
+        self._said = True
+
+    def beat(self) -> None:
+        self._alive()
+        self._beaten = time.monotonic()
+        if self._beaten - self._looked < _HOUSEKEEPING_SECONDS:
             return
-        looked = time.monotonic()
+        self._looked = self._beaten
         return_free_memory()
         synchronised = clock_synchronised()
-        if synchronised is None:
+        if synchronised is None:  # the kernel does not say: neither 0 nor 1
+            telemetry.HOST_CLOCK_SYNCHRONISED.set(float("nan"))
             return
         telemetry.HOST_CLOCK_SYNCHRONISED.set(synchronised)
-        if not synchronised and said:
+        if not synchronised and self._said:
             log.warning("clock.not-synchronised", hint="Run chrony or another time service on this host.")
-        said = synchronised
+        self._said = synchronised
 
-    return beat
+    def hangs(self) -> str:
+        silent = time.monotonic() - self._beaten
+        return f"no sign of life for {silent:.0f} s" if silent > _HOUSEKEEPING_SECONDS else ""
 
 
 _HOUSEKEEPING_SECONDS = 60
@@ -242,7 +265,7 @@ def _run_retention(parts: Parts, stop: Stop) -> None:
     walls, interval = parts.walls, parts.site.settings.retention.sweep
     service = RetentionService(sweep(parts), clock=parts.clock, interval=interval)
     with (
-        _metrics(parts.site, "retention") as metrics,
+        _metrics(parts.site, "retention", asked=_asked(parts, "retention")) as metrics,
         _beside("walls", None if walls is None else partial(walls.watch, host_time)),
         _beside("anchoring", parts.anchoring.run if parts.site.settings.ledger.anchors else None),
     ):
@@ -296,7 +319,7 @@ def _run_gate(parts: Parts, stop: Stop) -> None:
     cameras = Followed(site.root / "cameras.yaml", site.cameras.all)
     host, port = split_address(settings.listen)
     certificate, key = _tls(site)
-    with _metrics(site, "gate") as metrics:
+    with _metrics(site, "gate", asked=_asked(parts, "gate")) as metrics:
         serve(
             create_api(gate, find_camera=lambda name: find_camera(cameras(), name), all_cameras=cameras),
             host=host,

@@ -20,10 +20,10 @@ from videostore.cli.output import (
     load_site,
     print_json,
     print_rows,
-    show_size,
-    show_time,
 )
-from videostore.config.site import Site
+from videostore.cli.status import status
+from videostore.config.follow import Followed
+from videostore.config.site import SETTINGS, Site
 from videostore.domain.errors import PromiseBroken
 from videostore.telemetry import configure_logging
 
@@ -70,35 +70,12 @@ def run(
 ) -> None:
     """Run a part of the site, or one process of each, until stopped by Ctrl-C or SIGTERM."""
     place = load_site(site)
-    configure_logging(level=place.settings.logging.level, json=place.settings.logging.form == "json")
+    level = Followed(place.root / SETTINGS, lambda: Site.load(place.root).settings.logging.level)
+    configure_logging(level=level, json=place.settings.logging.form == "json")
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     composition.run(place, role.value, stop, share=share)
-
-
-def status(*, site: SiteDir = None, as_json: AsJson = False) -> None:
-    """Show at a glance what runs, what is recorded and what goes next."""
-    place = load_site(site)
-    with composition.Parts(place) as parts:
-        facts = composition.status(parts)
-    if as_json:
-        print_json(facts)
-        return
-    for role, at in facts["running"].items():
-        console.print(
-            Text.assemble((f"{role:<10}", "bold"), f"{'running' if at else 'not running':<12} {at or ''}")
-        )
-    footage = facts["footage"]
-    console.print(
-        f"\nfootage    {footage['segments']} segments, {show_size(footage['size_bytes'])}, "
-        f"{footage['condemned']} on their way out"
-    )
-    for label, key in (("oldest", "oldest"), ("next gone", "next_due")):
-        console.print(Text.assemble(f"{label:<11}", _moment(footage[key])))
-    console.print(f"keys       {facts['keys']['live']} live, {facts['keys']['destroyed']} destroyed")
-    console.print(f"spool      {facts['spool_bytes']} bytes\n")
-    print_rows(facts["cameras"], as_json=False, empty="No cameras yet: `videostore camera add NAME rtsp://…`")
 
 
 def check(
@@ -143,7 +120,3 @@ def doctor(*, site: SiteDir = None, as_json: AsJson = False) -> None:
     bad = [row for row in rows if not row["ok"]]
     if bad:
         raise PromiseBroken(f"{bad[0]['what']}: {bad[0]['answer']}", hint=str(bad[0]["hint"]))
-
-
-def _moment(value: object) -> Text:
-    return cell(value) if value is None else Text(show_time(value))  # type: ignore[arg-type]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,31 +139,6 @@ def test_every_label_of_a_metric_is_bounded_and_every_plain_gauge_belongs_to_one
     assert LABELS.keys() == {label for *_, labels, _ in metrics() for label in labels}
 
 
-LEVELS = ("debug", "info", "warning", "error")
-
-
-def log_events():
-    """Yield every event that the code logs, with its level."""
-    for path in (ROOT / "videostore").rglob("*.py"):
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant):
-                either = isinstance(call.func, ast.IfExp)
-                for function in [call.func.body, call.func.orelse] if either else [call.func]:
-                    owner, _, level = ast.unparse(function).rpartition(".")
-                    if level in LEVELS and owner.endswith("log"):
-                        yield call.args[0].value, level
-
-
-def test_every_event_of_the_logs_is_explained():
-    page = (ROOT / "docs" / "reference" / "log-events.md").read_text(encoding="utf-8")
-    told = {
-        (event, level)
-        for event, levels in re.findall(r"^\| `([^`]+)` \| ([a-z, ]+) \|", page, re.MULTILINE)
-        for level in levels.split(", ")
-    }
-    assert told == set(log_events()), "docs/reference/log-events.md has a row for each event, with its levels"
-
-
 def test_the_tree_of_errors_in_the_docstring_is_the_tree():
     for error in errors.every_error():
         (line,) = re.findall(rf"── {error.__name__} +(\d+)(?: +(\d+))?", errors.__doc__)
@@ -184,3 +160,19 @@ def test_every_threat_has_its_test():
     rows = [line for line in page.splitlines() if line.startswith("| ")][1:]
     assert len(named) == len(rows) > 25
     assert set(named) - there == set()
+
+
+def test_the_pages_are_a_site_without_a_dead_link(tmp_path):
+    mkdocs = Path(sys.executable).with_name("mkdocs")
+    build = [
+        mkdocs,
+        "build",
+        "--strict",
+        "--quiet",
+        "--config-file",
+        ROOT / "mkdocs.yml",
+        "--site-dir",
+        tmp_path,
+    ]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

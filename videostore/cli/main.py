@@ -14,6 +14,7 @@ from videostore.cli import (
     access,
     backup,
     camera,
+    capacity,
     catalogue,
     coverage,
     demo,
@@ -63,7 +64,7 @@ def _root(
     pass
 
 
-for module in (site, coverage, demo, login, oversight, access, footage, report):
+for module in (site, capacity, coverage, demo, login, oversight, access, footage, report):
     module.register(app)
 for name, group in (
     ("camera", camera.app),

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     text = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
-    stage = text.split("\nFROM ")[0]
+    stage = text.split("\nFROM ")[1]
     with tempfile.TemporaryDirectory() as name:
         source, target = Path(name) / "source", Path(name) / "videostore"
         source.mkdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from videostore import app as composition
 from videostore.config.site import Site
 from videostore.domain.retention import Kind
 from videostore.domain.segment import GapReason, Span
+from videostore.recorder.cutter import TOLERANCE
 from videostore.synthetic.film import breaks, frame_numbers
 from videostore.synthetic.stream import FRAME_RATE, stream
 
@@ -102,7 +103,8 @@ def test_a_killed_recorder_has_lost_at_most_two_seconds_and_no_closed_segment(si
         assert len(first_life) + len(second_life) == len(segments)
         assert breaks([one for film in eye.numbers(second_life, tmp_path) for one in film], loop=LOOP) == 0
         for one, following in pairwise(second_life):
-            assert abs(following.span.start - one.span.end) < timedelta(milliseconds=50)
+            # The first frame may come late on a busy machine; the frames after it then move back, no further.
+            assert abs(following.span.start - one.span.end) < TOLERANCE
 
 
 def test_every_second_of_every_camera_is_explained(site, cameras, tmp_path):

@@ -36,7 +36,7 @@ def verify_certificate(subject: Subject, certificate_id: str) -> dict[str, Json]
             hint="Run `videostore retention sweep` and read its errors.",
         )
     span = _span(record)
-    left = [key for key in _objects(subject, camera) if _within(key, key_id, span)]
+    left = [key for key in _objects(subject, camera) if is_covered(key, key_id, span)]
     if left:
         raise PromiseBroken(
             f"{len(left)} objects of {camera} in {key_id} are still in the store, first: {left[0]}",
@@ -71,9 +71,14 @@ def _objects(subject: Subject, camera: str) -> list[str]:
     ]
 
 
-def _within(key: str, key_id: KeyId, span: Span) -> bool:
+def is_covered(key: str, key_id: KeyId, span: Span) -> bool:
+    """Say whether an object is one that a certificate of ``key_id`` and ``span`` says is gone: sealed to that
+    key, or begun within both under another. One that begins a moment before ``span`` ends, in the next
+    key period, is none: segments may overlap by what the first frame after a connection was late."""
     try:
         segment = Segment.from_object_key(key, size_bytes=0)
     except ValueError:
         return False
-    return segment.key_id == key_id or segment.span.overlaps(span)
+    begun = segment.span.start
+    within_both = max(span.start, key_id.span.start) <= begun < min(span.end, key_id.span.end)
+    return segment.key_id == key_id or within_both

@@ -254,7 +254,8 @@ class Keyring(PublicKeys, Protocol):
         Idempotent. Raises ClockInDoubt if the key is not due."""
 
     def keys(self) -> Iterator[HourKey]:
-        """Yield all keys, destroyed ones included, oldest first."""
+        """Yield all keys, destroyed ones included, oldest first. One whose header cannot be read has no
+        recipient; it keeps no other from being destroyed."""
 
 
 # --- proof -----------------------------------------------------------------------------------

@@ -175,10 +175,14 @@ def _keys(subject: Subject, now: datetime, number: int, question: str) -> Findin
             if key.destroyed_at is not None:
                 continue
             live += 1
-            if now >= min(key.deadline, subject.policies[kind].deadline(key.key_id)):
-                late.append(f"{kind} {key.key_id}")
+            if not key.recipient or now >= min(key.deadline, subject.policies[kind].deadline(key.key_id)):
+                late.append(f"{kind} {key.key_id}" if key.recipient else f"{kind} {key.key_id}: unreadable")
     return _finding(
-        number, question, late, f"{live} keys live, none past its deadline", "keys past their deadline"
+        number,
+        question,
+        late,
+        f"{live} keys live, none past its deadline",
+        "keys late or unreadable",
     )
 
 

@@ -65,7 +65,7 @@ class PublishedKeys:
                 except ValueError:
                     log.warning("key.stray-file", name=name)
                     continue
-                if key := self._header(key_id):
+                if key := self._known(key_id):
                     yield key
 
     def _refuse_past(self, key: HourKey) -> None:
@@ -74,6 +74,15 @@ class PublishedKeys:
             raise KeyDestroyed(
                 f"the key of {key.key_id} is destroyed", hint="Footage past its deadline opens for nobody."
             )
+
+    def _known(self, key_id: KeyId) -> HourKey | None:
+        """As ``_header``; but one that cannot be read holds up no other key. Its own opens nothing and has no
+        recipient, and its name says when it is to be destroyed."""
+        try:
+            return self._header(key_id)
+        except KeyUnavailable as error:
+            log.error("key.unreadable", key_id=str(key_id), error=str(error), hint=error.hint)
+            return HourKey(key_id, "", self._policy().deadline(key_id))
 
     def _header(self, key_id: KeyId) -> HourKey | None:
         if key_id in self._destroyed:
@@ -146,7 +155,7 @@ class FileKeyring(PublishedKeys):
                 # From the period before: a camera's clock may lie a little behind (max_clock_offset).
                 key_id = KeyId.covering(reading.earliest - policy.key_period, policy.key_period, keep)
                 while key_id.start <= until:
-                    if self._header(key_id) is None:
+                    if self._known(key_id) is None:
                         created.append(self._create(key_id, policy))
                     key_id = key_id.next
         return created
@@ -194,7 +203,7 @@ class FileKeyring(PublishedKeys):
 
     def destroy(self, key_id: KeyId) -> HourKey:
         with locked(self._lock):
-            key = self._header(key_id)
+            key = self._known(key_id)
             if key is None:
                 raise _never_had(key_id)
             if key.destroyed_at is not None:

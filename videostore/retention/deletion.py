@@ -103,7 +103,7 @@ class Deletion:
         certificate = Certificate(
             camera_id=first.camera_id,
             key_id=first.key_id,
-            recipient=key.recipient if key else None,
+            recipient=(key.recipient or None) if key else None,
             key_destroyed_at=key.destroyed_at if key else None,
             span=Span(first.span.start, max(segment.span.end for segment in segments)),
             segments=len(segments),

@@ -15,7 +15,9 @@ import pytest
 from tests.fakes.clock import SettableClock
 from tests.fakes.segment_store import MemorySegmentStore
 from tests.premises import DAY, HOUR, LOBBY, MINUTE, SECOND, START, Premises
-from videostore.domain.errors import KeyDestroyed, StoreUnavailable
+from videostore.check.certificate import verify_certificate
+from videostore.check.invariants import Subject, check
+from videostore.domain.errors import KeyDestroyed, PromiseBroken, StoreUnavailable
 from videostore.domain.ledger import Event, canonical
 from videostore.domain.presence import Direction, Passage
 from videostore.domain.retention import Kind
@@ -221,6 +223,66 @@ def test_footage_from_before_a_camera_was_kept_for_less_goes_by_the_shorter_keep
     assert before.key_id == other.key_id
     (body,) = site.events(Event.CERTIFICATE)
     assert body["key_destroyed_at"] is None, "the other camera's footage is sealed to it"
+    assert verify_certificate(subject(site), body["id"])["segments"] == 1
+    site.clock.at = KEY.start + 30 * DAY
+    with pytest.raises(PromiseBroken, match="not destroyed"):
+        verify_certificate(subject(site), body["id"])
+
+
+def subject(site):
+    own = {name: getattr(site, name) for name in ("policies", "keyrings", "clock", "store", "catalogue")}
+    return Subject(**own, holdings={}, ledger=site.ledger, verify_ledger=lambda: ((), 0))
+
+
+def test_a_camera_that_was_kept_for_less_gets_nothing_back_when_it_is_kept_for_longer_again(site):
+    lobby, other = site.record(), site.record(camera=uuid4())
+    keep_shorter(site, LOBBY)
+    site.clock.passes(DAY)
+    site.policies[Kind.VIDEO] = replace(site.policies[Kind.VIDEO], shorter={})
+    site.sweep().run()
+    after = site.record(start=START + DAY)
+    site.open()  # a process that starts later knows it too
+    site.clock.at = KEY.start + WEEK - 15 * MINUTE - MICROSECOND
+    site.sweep().run()
+    assert lobby.object_key in site.store.bodies
+    site.clock.at += MICROSECOND
+    site.sweep().run()
+    assert set(site.store.bodies) == {other.object_key, after.object_key}
+
+
+def test_a_header_that_cannot_be_read_keeps_no_other_key_alive_and_its_own_no_longer(site):
+    site.record()
+    damaged = KEY.next
+    public, private = (site.root / "video" / name for name in ("public", "private"))
+    (public / f"{damaged}.json").write_bytes(bytes(40))
+    due(site)
+    report = site.sweep().run()
+    assert (report.errors, site.store.bodies) == ([], {})
+    assert report.keys_created
+    assert not (private / f"{KEY}.key").exists()
+    assert (private / f"{damaged}.key").exists()
+    (keys,) = [one for one in check(subject(site)) if "hour key destroyed" in one.question]
+    assert (keys.holds, keys.evidence) == (False, [f"video {damaged}: unreadable"])
+    site.clock.passes(HOUR)
+    site.sweep().run()
+    assert not (private / f"{damaged}.key").exists()
+    site.open()
+
+
+def test_a_place_that_fails_whatever_way_keeps_no_other_from_being_emptied(site):
+    class Broken:
+        name = "folder nvr"
+
+        def key_ids(self):
+            raise OSError("stale file handle")
+
+    site.register().record(Passage("4711", "north", Direction.ENTRY, START))
+    site.clock.at = KEY.start + 24 * HOUR - 15 * MINUTE
+    sweep = site.sweep()
+    sweep._keys[Kind.VIDEO] = replace(sweep._keys[Kind.VIDEO], holdings=[Broken()])
+    report = sweep.run()
+    assert report.errors == ["empty folder nvr: stale file handle"]
+    assert not [key for key in site.store.bodies if key.startswith("presence/")]
 
 
 def test_in_doubt_nothing_is_destroyed_and_the_doubt_is_on_record(site):

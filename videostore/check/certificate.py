@@ -25,10 +25,12 @@ def verify_certificate(subject: Subject, certificate_id: str) -> dict[str, Json]
     record = _find(subject, certificate_id)
     key_id = KeyId.parse(str(record.body["key_id"]))
     camera = str(record.body["camera_id"])
+    # A camera that was kept for less leaves the key of the others, which lives to its own deadline.
+    ended, now = record.body.get("key_destroyed_at") is not None, subject.clock.read().latest
     living = [
         key
         for key in subject.keyrings[Kind.VIDEO].keys()
-        if key.key_id == key_id and key.destroyed_at is None
+        if key.key_id == key_id and key.destroyed_at is None and (ended or now >= key.deadline)
     ]
     if living:
         raise PromiseBroken(

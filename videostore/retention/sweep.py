@@ -144,7 +144,11 @@ class Sweep:
         """Condemn and destroy, the earliest deadline first. A catalogue that fails is asked no more."""
         rows, condemning = self._rows_due(this)
         for kind, keys in self._keys.items():
-            due = {key.key_id: key for key in keys.keyring.due()}
+            try:
+                due = {key.key_id: key for key in keys.keyring.due()}
+            except VideostoreError as error:  # one kind of data waits for no other
+                this.failed(f"end keys of {kind}", error)
+                due = {}
             leaving = rows if kind is Kind.VIDEO else set()
             for key_id in sorted(due.keys() | leaving, key=this.policies[kind].deadline):
                 if kind is Kind.VIDEO and condemning:
@@ -178,7 +182,7 @@ class Sweep:
     def _destroy(self, kind: Kind, key: HourKey, this: Pass) -> None:
         try:
             destroyed = self._keys[kind].keyring.destroy(key.key_id)
-        except VideostoreError as error:
+        except Exception as error:  # noqa: BLE001 - no key, whatever is wrong with it, saves another
             this.failed(f"destroy {key.key_id}", error)
             return
         deadline = min(key.deadline, this.policies[kind].deadline(key.key_id))
@@ -233,14 +237,16 @@ class Sweep:
                         removed = holding.remove(key_id)
                         this.report.copies_removed += removed
                         log.info("copies.removed", holding=holding.name, key_id=str(key_id), copies=removed)
-                except VideostoreError as error:
+                except Exception as error:  # noqa: BLE001 - no place, whatever is wrong with it, saves another
                     this.failed(f"empty {holding.name}", error)
 
     def _condemn_of_shorter_kept(self, this: Pass) -> None:
-        """Condemn what cameras left under keys of a longer keep, from before they were kept for less."""
-        for camera_id in this.video.shorter:
+        """Condemn what cameras left under keys of a longer keep, from before they were kept for less; also if
+        they are kept for longer since."""
+        for camera_id in this.video.shorter.keys() | self._journal.loosened.keys():
             while key_id := self._catalogue.oldest_key(camera_id):
-                if not this.video.judge(key_id, now=this.now, camera_id=camera_id).due:
+                promised = self._journal.promised(camera_id, key_id)
+                if not this.video.judge(key_id, now=this.now, promised=promised, camera_id=camera_id).due:
                     break
                 this.report.segments_condemned += self._catalogue.condemn(key_id, camera_id)
 

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from tests.contracts.test_staff_directory import CHEAP
 from tests.premises import DAY, HOUR, LOBBY, SECOND, START, Premises
 from tests.rooms.test_recorder import INFO, groups
-from videostore.domain.access import AccessPolicy, Mode
+from videostore.domain.access import AccessPolicy, Mode, Reason
 from videostore.domain.camera import Camera
 from videostore.domain.errors import CameraUnknown, LedgerUnavailable
 from videostore.domain.identity import CODE_PERIOD, code_step
@@ -26,6 +26,7 @@ from videostore.domain.segment import EPOCH, KeyId, Span
 from videostore.gate.api import create_api
 from videostore.gate.export import Unit
 from videostore.gate.logins import Logins
+from videostore.gate.papers import sign_approval
 from videostore.gate.service import Gate
 from videostore.gate.staff import FileStaffDirectory, current_code
 from videostore.recorder.muxer import Muxer
@@ -328,6 +329,11 @@ ENDS_THE_SESSION = {"approval-revoked", "staff-suspended"}
             "approval-revoked",
             id="withdrawn in the ledger alone",
         ),
+        pytest.param(
+            lambda house, alice: house.ledger.append(Event.SITE_RECONCILED, actor="operator", body={}),
+            "approval-revoked",
+            id="the site came out of a backup",
+        ),
     ],
 )
 def test_whatever_ends_the_right_ends_the_viewing_at_its_next_segment(house, alice, change, reason):
@@ -341,6 +347,29 @@ def test_whatever_ends_the_right_ends_the_viewing_at_its_next_segment(house, ali
     again = alice.movie(serving).status_code
     assert again == (401 if reason in ENDS_THE_SESSION else 403)
     assert reasons(house)[-1] == reason
+
+
+def test_nothing_that_stood_before_a_site_came_out_of_a_backup_stands_after_it(house, alice):
+    """The records that the backup lacks may have ended it."""
+    facts, delegate = house.staff.facts("alice"), house.person_keys["delegate"]
+    valid = Span(house.clock.at, house.clock.at + DAY)
+    never_recorded = sign_approval(facts, "delegate", delegate, valid=valid, now=house.clock.at)
+    grant, incident = alice.grant(), alice.incident_id
+    house.clock.passes(SECOND)
+    house.ledger.append(Event.SITE_RECONCILED, actor="operator", body={})
+    approval = house.staff.file_approval(never_recorded)
+    house.ledger.append(
+        Event.STAFF_APPROVED, actor="operator", body={"staff_id": "alice", "approval_id": approval.id}
+    )
+    assert house.gate.right("alice").reason is Reason.APPROVAL_REVOKED
+    house.admit("alice")
+    assert house.gate.right("alice").allowed
+    assert house.gate.incidents("alice") == []
+    assert house.gate.grants("alice") == []
+    alice = Officer(house)
+    answer = alice.post(f"/v1/grants/{grant}/viewings", camera="lobby")
+    assert answer.json()["reason"] == "incident-closed"
+    assert alice.post("/v1/search", incident_id=incident, **SPAN).json()["reason"] == "incident-closed"
 
 
 def test_a_grant_ends_by_itself(house, alice):

@@ -111,6 +111,7 @@ def test_no_key_of_an_hour_is_in_a_backup(site, tmp_path):
     assert len(secrets) > 90
     assert not {path for path in restored if path.read_bytes() in secrets}
     assert {path.name for path in (tmp_path / "new" / "keyring").rglob("*")} == {"master.key"}  # a new one
+    assert {(tmp_path / "new" / name).stat().st_mode & 0o777 for name in ("secrets", "staff")} == {0o700}
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: data[:-40] + bytes(40), lambda _: b""],

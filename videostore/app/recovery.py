@@ -89,6 +89,9 @@ def restore(file: Path, directory: Path, *, identity: str) -> dict[str, Any]:
         except (OSError, ValueError) as error:
             raise BackupInvalid(f"{file} is no backup of a site", hint="Look for another file.") from error
         (building / _FACTS).replace(restored_mark(building))
+        for folder in ("secrets", "staff"):
+            (building / folder).mkdir(exist_ok=True)
+            (building / folder).chmod(0o700)
         settings = Site.load(building).settings.keyring
         if not settings.master_key.startswith(ELSEWHERE) and not (building / settings.master_key).exists():
             MasterKeyFile(building / settings.master_key).renew()

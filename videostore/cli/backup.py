@@ -70,7 +70,10 @@ def reconcile(
     site: SiteDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a restored site with store and checkpoint, write down what is lost, and open its ledger."""
+    """Compare a restored site with store and checkpoint, write down what is lost, and open its ledger.
+
+    Approvals, incidents and grants of before end: nobody knows which of them the lost records had ended.
+    """
     print_facts(composition.reconcile(load_site(site), checkpoint, new_store=new_store), as_json=as_json)
 
 

@@ -40,6 +40,7 @@ class Casebook:
     _idle: dict[str, list[Stretch]] = field(default_factory=lambda: defaultdict(list))
     _grants_of: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _approvals: dict[str, set[str]] = field(default_factory=dict)
+    _stands_since: datetime = EPOCH
     _read: int = -1
     _lock: Lock = field(default_factory=Lock)
 
@@ -57,14 +58,15 @@ class Casebook:
 
     def valid(self, dossier: Dossier | None) -> Dossier | None:
         """Return the dossier with every withdrawal on record, whatever the person's file says; and with
-        approvals that are on record only."""
+        approvals that are on record only. A site that came out of a backup may have forgotten a withdrawal:
+        what was approved before is none."""
         if dossier is None:
             return None
         recorded = self._approvals.get(dossier.staff.id, set())
         approvals = [
             replace(
                 paper,
-                revoked=paper.revoked or paper.id in self.withdrawn,
+                revoked=paper.revoked or paper.id in self.withdrawn or paper.valid.start < self._stands_since,
                 recorded=paper.id in recorded,
             )
             for paper in dossier.approvals
@@ -120,6 +122,8 @@ class Casebook:
             case Event.REVIEWED:
                 grant = self.grants[body["grant_id"]]
                 self.grants[grant.id] = replace(grant, reviewed_by=record.actor)
+            case Event.SITE_RECONCILED:
+                self._end_all(record)
             case Event.CERTIFICATE:
                 self._deleted_by(body)
             case Event.CAMERA_ADDED | Event.CAMERA_CHANGED | Event.CAMERA_REMOVED:
@@ -144,6 +148,15 @@ class Casebook:
                 self.histories[body["login_sha256"]] = replace(former, wrong_codes=wrong)
             case _:
                 pass
+
+    def _end_all(self, record: Record) -> None:
+        """The site came out of a backup. Nobody can say what the records that it lost had ended: all ends."""
+        self._stands_since = record.at
+        self.withdrawn = self.withdrawn.union(*self._approvals.values())
+        for incident in self.incidents.values():
+            self.incidents[incident.id] = replace(incident, closed_at=incident.closed_at or record.at)
+        for grant in self.grants.values():
+            self.grants[grant.id] = replace(grant, revoked=True)
 
     def _deleted_by(self, body: Mapping[str, Any]) -> None:
         camera_id, key_id = body["camera_id"], body["key_id"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -18,8 +20,9 @@ from tests.premises import SECOND, START
 from tests.rooms.test_gate import Officer, export_key
 from tests.rooms.test_playback import HOLE, Lobby
 from videostore.check.export import verify
+from videostore.cli.access import connected
 from videostore.domain import chain
-from videostore.domain.errors import SignatureInvalid
+from videostore.domain.errors import SignatureInvalid, VideostoreError
 from videostore.domain.film import boxes
 from videostore.domain.ledger import Event
 from videostore.domain.onvif import Meta
@@ -238,3 +241,14 @@ def test_an_export_ends_with_its_incident(whole, tmp_path):
     assert export.film(0).status_code == 200
     export.alice.post(f"/v1/incidents/{export.alice.incident_id}/close")
     assert export.film(0).status_code == 403
+
+
+def test_what_a_person_saves_is_for_nobody_else_on_the_machine(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with suppress(VideostoreError), connected():
+            pass  # logged in or not
+        (tmp_path / "lobby.mp4").touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "lobby.mp4").stat().st_mode & 0o777 == 0o600

@@ -404,6 +404,24 @@ def test_nothing_happens_that_cannot_be_recorded(house, monkeypatch, event):
     assert house.events(event) == []
 
 
+@pytest.mark.parametrize(("mode", "path"), [("view", "movie"), ("export", "movie"), ("export", "films/0")])
+def test_a_serving_that_began_in_time_gives_nothing_to_a_ledger_that_is_full_since(
+    house, alice, monkeypatch, mode, path
+):
+    house.access = replace(house.access, second_person=frozenset())
+    grant = alice.grant(mode=mode)
+    serving = alice.post(f"/v1/grants/{grant}/{'viewings' if mode == 'view' else 'exports'}", camera="lobby")
+    place = f"/v1/servings/{serving.json()['serving_id']}/{path}"
+    assert alice.post(place).status_code == 200
+
+    def full(*_, **__):
+        raise LedgerUnavailable("the disk of the ledger is full")
+
+    monkeypatch.setattr(house.ledger, "append", full)
+    answer = alice.post(place)
+    assert (answer.status_code, answer.json()["error"]) == (503, "LedgerUnavailable")
+
+
 def test_a_ledger_that_does_not_verify_closes_the_door(house, alice):
     alice.view()
     path = house.root / "ledger" / "records.jsonl"

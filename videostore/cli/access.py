@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -93,7 +94,8 @@ def approve(
 
 @contextmanager
 def connected() -> Iterator[GateClient]:
-    """Yield the gate of the stored login."""
+    """Yield the gate of the stored login. What is saved from there on is for this person alone."""
+    os.umask(0o077)
     with GateClient.of(Session.load()) as client:
         yield client
 

@@ -83,6 +83,7 @@ class Exports:
             raise RequestInvalid(
                 f"there is no film {number}", hint="`videostore search` shows what there is."
             )
+        self._footage.record_fetch(serving)
         making = _Making(offset)
         try:
             next_part = yield from self._segments(serving, export.begins[number], making)

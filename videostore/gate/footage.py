@@ -80,7 +80,7 @@ class Serving:
     """One viewing or export under a grant: what may leave, and what has left.
 
     ``live``: its span reaches beyond the time of the grant, so ``parts`` grow. ``audible``: there is sound at
-    both ends of it; None until it was looked for.
+    both ends of it; None until it was looked for. ``fetched``: a film of it was begun.
     """
 
     id: str
@@ -91,6 +91,7 @@ class Serving:
     begun: Record | None = None
     opened: tuple[int, Piece, datetime] | None = None
     audible: bool | None = None
+    fetched: bool = False
     lock: Lock = field(default_factory=Lock)
 
     @property
@@ -220,6 +221,7 @@ class Footage:
 
         The rules are asked for every segment. What really left is recorded when it ends, however it ends.
         """
+        self.record_fetch(serving)
         line: _Line | None = None
         left: list[Segment] = []
         pieces: list[Piece] = []
@@ -341,6 +343,14 @@ class Footage:
         }
         serving.begun = self._ledger.append(event, actor=serving.staff_id, body=body)
         counter.inc()
+
+    def record_fetch(self, serving: Serving) -> None:
+        """Write down that a film is fetched again: the record that the serving began is of the first,
+        and a ledger that takes no more records lets no more out."""
+        self.ask(serving, serving.grant.request.span)
+        if serving.fetched:
+            self.record_served(serving, [], [], 0)
+        serving.fetched = True
 
     def record_served(
         self, serving: Serving, segments: Sequence[Segment], spans: Iterable[Span], frames: int

@@ -5,9 +5,9 @@
 Real parts: sweep, guarded clock, keyring, ledger, SQLite catalogue, sealing. Simulated: time, the recorder,
 and a store that answers 403, 503 or nothing, loses answers after the deed, is away for days, and has its
 versions switched on by mistake. Cameras are disabled and removed (names appear nowhere in retention); groups
-become shorter and longer; the site's keep becomes shorter and longer again; the host's clock is stepped by
-NTP and set wrong by days; the process is killed at random calls; the catalogue is put back from an old
-backup; a night has one hour twice.
+and the site's keep become shorter and longer again; the host's clock is stepped by NTP and set wrong by days;
+the process is killed at random calls; the catalogue is put back from an old backup; a night has one hour
+twice.
 
 Judged by true time and by nothing of what is tested: a segment is *late* while the keyring opens it past its
 deadline, an object is *overdue* when any version of it is in the store past its deadline at the end, a
@@ -52,6 +52,7 @@ from videostore.keyring.master import MasterKeyFile
 from videostore.ledger.files import FileLedger
 from videostore.retention.clock import GuardedClock
 from videostore.retention.pace import Pace
+from videostore.retention.policies import PoliciesOnRecord
 from videostore.retention.sweep import Keys, Sweep
 from videostore.sealing import seal
 from videostore.signing import SigningKey
@@ -118,6 +119,7 @@ class Simulation:
         self.caps: list[
             tuple[datetime, timedelta]
         ] = []  # a shorter site keep, and up to which key it reached
+        self.short_until: dict[CameraId, datetime] = {}
         self.recording = set(self.cameras)
         self.deadlines: dict[ObjectKey, datetime] = {}
         self.watched: dict[tuple[KeyId, timedelta], Watched] = {}
@@ -130,13 +132,25 @@ class Simulation:
         self.signer = SigningKey.create(root / "ledger.key")
         self.entry_exit = RetentionPolicy(Kind.ENTRY_EXIT, 24 * HOUR, LEAD, HOUR)
         self.start_process()
-        self.gate = self._keyring("keys", self.policy, self._clock())
+        clock = self._clock()
+        self.gate_policies = self._policies(clock)
+        self.gate = self._keyring("keys", lambda: self.gate_policies()[Kind.VIDEO], clock)
 
     # --- the site's process ---
 
     def policy(self) -> RetentionPolicy:
         shorter = {one: keep for one, keep in self.shorter.items() if keep < self.site_keep}
         return RetentionPolicy(Kind.VIDEO, self.site_keep, LEAD, HOUR, shorter)
+
+    def _policies(self, clock: GuardedClock) -> PoliciesOnRecord:
+        """Return what a process judges by: the policy, and what the ledger says of earlier ones."""
+        ledger = FileLedger(self.root / "ledger", key=self.signer, clock=clock)
+        return PoliciesOnRecord(
+            lambda: {Kind.VIDEO: self.policy(), Kind.ENTRY_EXIT: self.entry_exit},
+            ledger=lambda: ledger,
+            clock=clock,
+            elapsed=self.world.elapsed,
+        )
 
     def _clock(self) -> GuardedClock:
         world = self.world
@@ -157,11 +171,13 @@ class Simulation:
         away = {StoreUnavailable: 0.005, StoreRefused: 0.002}
         self.wired_catalogue = Wire(self.catalogue, world, "catalogue", {CatalogueUnavailable: 0.002})
         self.wired_store = Wire(self.store, world, "store", away)
-        self.keys = self._keyring("keys", self.policy, self.clock)
-        presence = self._keyring("presence-keys", lambda: self.entry_exit, self.clock)
+        policies = self._policies(self.clock)
+        video, entry_exit = (lambda kind=kind: policies()[kind] for kind in Kind)
+        self.keys = self._keyring("keys", video, self.clock)
+        presence = self._keyring("presence-keys", entry_exit, self.clock)
         self.sweep = Sweep(
-            video=Keys(self.policy, Wire(self.keys, world, "keyring", {}), [self]),
-            entry_exit=Keys(lambda: self.entry_exit, Wire(presence, world, "keyring", {})),
+            video=Keys(video, Wire(self.keys, world, "keyring", {}), [self]),
+            entry_exit=Keys(entry_exit, Wire(presence, world, "keyring", {})),
             clock=self.clock, store=self.wired_store, catalogue=self.wired_catalogue,
             ledger=Wire(ledger, world, "ledger", {LedgerUnavailable: 0.001}),
             pace=Pace(float("inf")), bookmark=self.root / "retention.json",
@@ -236,7 +252,13 @@ class Simulation:
     # --- judging ---
 
     def _is_early(self, key: ObjectKey) -> bool:
-        return key in self.deadlines and self.world.true < self.deadlines[key] - LEAD - JUMP
+        if key not in self.deadlines:
+            return False
+        segment, deadline = Segment.from_object_key(key, size_bytes=0), self.deadlines[key]
+        start = segment.key_id.start
+        if start <= self.short_until.get(segment.camera_id, self.world.start - DAY):
+            deadline = min(deadline, start + self.short)
+        return self.world.true < deadline - LEAD - JUMP
 
     def probe(self) -> None:
         """Try every copy past its deadline, as the gate does; one that stays shut is not tried again."""
@@ -246,7 +268,8 @@ class Simulation:
             latest = self.gate._clock.read().latest  # noqa: SLF001 - the gate judges by the keyring's clock
             segment = copy.segment
             try:
-                shut = latest >= self.policy().deadline(segment.key_id, camera_id=segment.camera_id)
+                policy = self.gate_policies()[Kind.VIDEO]
+                shut = latest >= policy.deadline(segment.key_id, camera_id=segment.camera_id)
                 shut or self.gate.open(segment.key_id, copy.sealed)
             except KeyringError:
                 shut = True
@@ -317,7 +340,8 @@ class Simulation:
         at(0.4, self._delete_some_plainly)
         at(0.6, lambda: setattr(self.store, "versions", False))
         at(0.35, lambda: self.shorter.update(dict.fromkeys(self.tightened, self.short)) or self._tighten())
-        at(0.5, lambda: [self.shorter.pop(one) for one in self.loosened])
+        at(0.42, lambda: self._loosen(self.tightened))  # what exists gets nothing back
+        at(0.5, lambda: self._loosen(self.loosened))
         at(0.55, self._remove_cameras)
         at(0.62, lambda: self._site_keep(_hours(self.long * 0.9)))
         at(0.62, lambda: self._site_keep(self.long), 8 * TICK)
@@ -333,6 +357,12 @@ class Simulation:
             segment = Segment.from_object_key(key, size_bytes=0)
             if segment.camera_id in tightened:
                 self.deadlines[key] = min(deadline, segment.key_id.start + self.short)
+
+    def _loosen(self, cameras: list[CameraId]) -> None:
+        """What is recorded until the loosening is on record may go by the shorter keep yet."""
+        for camera_id in cameras:
+            self.shorter.pop(camera_id)
+            self.short_until[camera_id] = self.world.true + AHEAD
 
     def _site_keep(self, keep: timedelta) -> None:
         self.site_keep = keep

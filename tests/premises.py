@@ -18,6 +18,7 @@ from videostore.ledger.files import FileLedger
 from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
 from videostore.recorder.spool import Spool, facts_of
 from videostore.retention.pace import Pace
+from videostore.retention.policies import PoliciesOnRecord
 from videostore.retention.sweep import Keys, Sweep
 from videostore.sealing import seal
 from videostore.signing import SigningKey
@@ -34,7 +35,8 @@ def ledger_in(root):
 
 
 class Premises:
-    """``keep`` 30 days and 24 hours, hour keys, a quarter of an hour of lead."""
+    """``keep`` 30 days and 24 hours, hour keys, a quarter of an hour of lead. ``policies`` are what the files
+    say, ``in_force()`` what is judged by."""
 
     def __init__(self, root):
         self.root = root
@@ -64,19 +66,20 @@ class Premises:
     def open(self):
         """Build what a process builds when it starts."""
         self.ledger = FileLedger(self.root / "ledger", key=self.key, clock=self.clock)
+        self.in_force = PoliciesOnRecord(lambda: self.policies, ledger=lambda: self.ledger, clock=self.clock)
         self.keyrings = {kind: self._keyring(kind) for kind in Kind}
 
     def _keyring(self, kind):
         return FileKeyring(
             self.root / kind.value,
             master_key=self.master,
-            policy=lambda: self.policies[kind],
+            policy=lambda: self.in_force()[kind],
             clock=self.clock,
             ahead=3 * HOUR,
         )
 
     def published(self, kind=Kind.VIDEO):
-        return PublishedKeys(self.root / kind.value, policy=lambda: self.policies[kind], clock=self.clock)
+        return PublishedKeys(self.root / kind.value, policy=lambda: self.in_force()[kind], clock=self.clock)
 
     def register(self):
         keys = self.published(Kind.ENTRY_EXIT)
@@ -90,7 +93,7 @@ class Premises:
         holdings = {Kind.VIDEO: [self.spool], Kind.ENTRY_EXIT: [PresenceHolding(self.store)]}
         keyrings = ports.pop("keyrings", self.keyrings)
         video, entry_exit = (
-            Keys(lambda kind=kind: self.policies[kind], keyrings[kind], holdings[kind]) for kind in Kind
+            Keys(lambda kind=kind: self.in_force()[kind], keyrings[kind], holdings[kind]) for kind in Kind
         )
         own = {name: getattr(self, name) for name in ("clock", "store", "catalogue", "ledger")}
         own["pace"] = Pace(float("inf"))

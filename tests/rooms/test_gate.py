@@ -76,7 +76,7 @@ class House(Premises):
             clock=self.clock,
             logins=Logins(idle=HOUR, longest=8 * HOUR),
             policy=lambda: self.access,
-            retention=lambda: self.policies[Kind.VIDEO],
+            retention=lambda: self.in_force()[Kind.VIDEO],
             notice=lambda: "the notice",
             approvers=lambda: self.approvers,
             unit=Unit("headquarters", export_key(), self.recorder.public),

@@ -39,4 +39,4 @@ def check_listing(parts: Parts) -> list[invariants.Finding]:
     The later of this host's time and the store's counts.
     """
     now = max(host_time(), parts.store.time() or host_time())
-    return invariants.check_listing(parts.store, invariants.keeps_of(parts.policies()), now)
+    return invariants.check_listing(parts.store, invariants.keeps_of(parts.site.retention()), now)

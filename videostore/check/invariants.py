@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from videostore.check.listing import ENTRY_EXIT_S, VIDEO_S, Keeps, Listing, look
+from videostore.domain.camera import CameraId
 from videostore.domain.errors import VideostoreError
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import CEILING, Kind, RetentionPolicy
@@ -135,8 +136,26 @@ def keeps_of(policies: Mapping[Kind, RetentionPolicy]) -> Keeps:
     return Keeps(
         min(VIDEO_S, int(video.keep.total_seconds())),
         min(ENTRY_EXIT_S, int(entry_exit.keep.total_seconds())),
-        {str(camera): int(keep.total_seconds()) for camera, keep in video.shorter.items()},
+        _by_camera(video.shorter),
+        earlier=[
+            *(
+                Keeps(
+                    video_s=int(one.loaded.keep.total_seconds()),
+                    cameras_s=_by_camera(one.loaded.shorter),
+                    until_s=one.until.timestamp(),
+                )
+                for one in video.bounds
+            ),
+            *(
+                Keeps(entry_exit_s=int(one.loaded.keep.total_seconds()), until_s=one.until.timestamp())
+                for one in entry_exit.bounds
+            ),
+        ],
     )
+
+
+def _by_camera(keeps: Mapping[CameraId, timedelta]) -> dict[str, int]:
+    return {str(camera): int(keep.total_seconds()) for camera, keep in keeps.items()}
 
 
 def _younger(found: Listing, now: datetime, rest: str) -> Finding:

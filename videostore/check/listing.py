@@ -7,6 +7,7 @@ done again, in whole seconds since 1970.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +27,25 @@ _PRESENCE = re.compile(r"presence/[^/]+/(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-
 
 @dataclass(frozen=True, slots=True)
 class Keeps:
-    """The longest that anything may be kept, in seconds; shorter for some cameras, by UUID."""
+    """The longest that anything may be kept, in seconds; shorter for some cameras, by UUID.
+
+    Each of the ``earlier`` bounds what is of an hour that began by its ``until_s``, in seconds since 1970.
+    """
 
     video_s: int = VIDEO_S
     entry_exit_s: int = ENTRY_EXIT_S
     cameras_s: Mapping[str, int] = field(default_factory=dict)
+    until_s: float = math.inf
+    earlier: Sequence[Keeps] = ()
+
+    def of(self, camera: str, hour_s: int) -> int:
+        """Return for how long footage of a camera and an hour may be kept."""
+        keeps = (one for one in (self, *self.earlier) if hour_s <= one.until_s)
+        return min(min(one.video_s, one.cameras_s.get(camera, one.video_s)) for one in keeps)
+
+    def of_passages(self, hour_s: int) -> int:
+        """Return for how long entry/exit records of an hour may be kept."""
+        return min(one.entry_exit_s for one in (self, *self.earlier) if hour_s <= one.until_s)
 
 
 @dataclass(slots=True)
@@ -69,7 +84,8 @@ def look(objects: Iterable[StoredObject], *, keeps: Keeps, now: datetime) -> Lis
             _segment(match, one.key, keeps, now_s, found)
         elif match := _PRESENCE.fullmatch(one.key):
             *moment, _ = match.groups()
-            if now_s >= _seconds(moment) + keeps.entry_exit_s:
+            hour_s = _seconds(moment)
+            if now_s >= hour_s + keeps.of_passages(hour_s):
                 found.is_overdue(one.key)
         else:
             found.strangers += 1
@@ -83,9 +99,10 @@ def _segment(match: re.Match[str], key: str, keeps: Keeps, now_s: float, found: 
     _, _, _, day_keep, camera, *moment, period, name_keep = match.groups()
     first_frame = datetime.fromtimestamp(_seconds(moment), UTC)
     claimed_s = int(name_keep or 0)
-    keep_s = min(keeps.video_s, claimed_s or keeps.video_s, keeps.cameras_s.get(camera, keeps.video_s))
     start_s = int(first_frame.timestamp())
-    if now_s >= start_s - start_s % max(1, int(period)) + keep_s:
+    hour_s = start_s - start_s % max(1, int(period))
+    keep_s = keeps.of(camera, hour_s)
+    if now_s >= hour_s + min(keep_s, claimed_s or keep_s):
         found.is_overdue(key)
     if claimed_s > VIDEO_S or not 1 <= int(period) <= 86_400 or day_keep != name_keep:
         found.is_boastful(key)

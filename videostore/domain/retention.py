@@ -12,10 +12,11 @@ Pure: ``now`` is an argument everywhere. See docs/design/0001-what-30-days-means
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import accumulate
 
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import ConfigInvalid, KeepTooLong
@@ -43,6 +44,30 @@ class Reason(StrEnum):
     PAST_RETENTION = "past-retention"
 
 
+FOREVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A policy as it went on record: how long data was kept from ``since`` on, until the next one."""
+
+    since: datetime
+    keep: timedelta
+    shorter: Mapping[CameraId, timedelta]
+    revision: str
+
+    def keep_of(self, camera_id: CameraId | None) -> timedelta:
+        return self.shorter.get(camera_id, self.keep) if camera_id else self.keep
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What is sealed to a key that began by ``until`` is kept no longer than ``loaded`` said."""
+
+    until: datetime
+    loaded: Loaded
+
+
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
     """How long one kind of data is kept.
@@ -51,6 +76,8 @@ class RetentionPolicy:
     ``lead``: how long before the deadline deletion begins.
     ``key_period``: span that one hour key covers.
     ``shorter``: cameras whose footage is kept for less, and for how long.
+    ``bounds``: what earlier policies, which were shorter somewhere, leave of it for what exists. They are
+    no part of what goes on record: they follow from it.
     """
 
     kind: Kind
@@ -58,6 +85,7 @@ class RetentionPolicy:
     lead: timedelta
     key_period: timedelta
     shorter: Mapping[CameraId, timedelta] = field(default_factory=dict)
+    bounds: Sequence[Bound] = ()
 
     def to_json(self) -> dict[str, Json]:
         """Return the policy as it goes on record; lengths are whole microseconds."""
@@ -101,9 +129,42 @@ class RetentionPolicy:
                     hint="Correct policies/retention.yaml.",
                 )
 
-    def keep_of(self, camera_id: CameraId | None) -> timedelta:
-        """Return how long footage of a camera is kept; None: of any camera that is kept longest."""
-        return self.shorter.get(camera_id, self.keep) if camera_id else self.keep
+    def bounded(self, loaded: Sequence[Loaded]) -> RetentionPolicy:
+        """Return this policy, and of each that was ever ``loaded`` (oldest first) what it was shorter in.
+
+        Each bounds what existed when the next one came. The last one, unless it is this policy, bounds
+        without end: nothing loosens that is not on record. A clock that went back ends no bound early.
+        """
+        ends = [*list(accumulate((one.since for one in loaded), max))[1:], FOREVER]
+        bounds: list[Bound] = []
+        for until, one in reversed(list(zip(ends, loaded, strict=False))):
+            later: list[RetentionPolicy | Loaded] = [self, *(bound.loaded for bound in bounds)]
+            if not any(_nowhere_longer(other, one) for other in later):
+                bounds.append(Bound(until, one))
+        return replace(self, bounds=tuple(bounds))
+
+    def shorter_of(self, loaded: Loaded) -> RetentionPolicy:
+        """Return what of this policy and one that was ``loaded`` is shorter, for each camera."""
+        keep = min(self.keep, loaded.keep)
+        keeps = {
+            one: min(self.shorter.get(one, keep), loaded.keep_of(one))
+            for one in self.shorter.keys() | loaded.shorter.keys()
+        }
+        return replace(self, keep=keep, shorter={one: less for one, less in keeps.items() if less < keep})
+
+    def keep_of(self, camera_id: CameraId | None, start: datetime = FOREVER) -> timedelta:
+        """Return how long footage of a camera is kept whose key begins at ``start``, else from now on.
+
+        None: of any camera that is kept longest.
+        """
+        keep = self.shorter.get(camera_id, self.keep) if camera_id else self.keep
+        bounds = [one.loaded.keep_of(camera_id) for one in self.bounds if start <= one.until]
+        return min([keep, *bounds])
+
+    @property
+    def of_less(self) -> set[CameraId]:
+        """The cameras of which anything is kept for less than the site keeps."""
+        return set(self.shorter).union(*(one.loaded.shorter for one in self.bounds))
 
     @property
     def series(self) -> list[timedelta]:
@@ -117,7 +178,8 @@ class RetentionPolicy:
     def deadline(self, key_id: KeyId, *, camera_id: CameraId | None = None) -> datetime:
         """When nothing sealed to ``key_id`` may be readable any more; with ``camera_id``, nothing of that
         camera: its keep may have become shorter than that of the key."""
-        return key_id.start + min(self.keep_of(camera_id), key_id.keep or self.keep)
+        keep = self.keep_of(camera_id, key_id.start)
+        return key_id.start + min(keep, key_id.keep or keep)
 
     def due_at(self, key_id: KeyId, *, camera_id: CameraId | None = None) -> datetime:
         """When deletion of what is sealed to ``key_id`` begins."""
@@ -142,6 +204,12 @@ class RetentionPolicy:
         due_at = deadline - self.lead
         reason = Reason.PAST_RETENTION if now >= due_at else Reason.WITHIN_RETENTION
         return Verdict(reason=reason, due_at=due_at, deadline=deadline)
+
+
+def _nowhere_longer(one: RetentionPolicy | Loaded, other: Loaded) -> bool:
+    return one.keep <= other.keep and all(
+        one.shorter.get(camera_id, one.keep) <= keep for camera_id, keep in other.shorter.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,12 @@ all of the ledger is read, to the same end.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-from videostore.domain.camera import CameraId
 from videostore.domain.ledger import Event, Json, Record
-from videostore.domain.retention import Certificate, Kind, RetentionPolicy
-from videostore.domain.segment import MICROSECOND, KeyId
+from videostore.domain.retention import Certificate, Kind
 from videostore.durable import write_file
 from videostore.ports import HourKey, Ledger
 from videostore.retention.report import ACTOR, log
@@ -36,9 +30,6 @@ class Journal:
         self._destroyed: set[str] = set()
         self._lost: dict[str, int] = {}
         self._certified: set[str] = set()
-        self._policies: dict[Kind, str] = {}
-        self.loosened: Mapping[CameraId, Sequence[tuple[datetime, timedelta]]] = {}
-        """Cameras that were once kept for less: until when, and for how long."""
         self._current = False
         if bookmark is not None:
             self._open(bookmark)
@@ -60,23 +51,6 @@ class Journal:
         }
         self._append(Event.KEY_DESTROYED, body)
         return True
-
-    def record_policy(self, policy: RetentionPolicy) -> None:
-        """Write which policy is in force, unless it is the last on record."""
-        if self._policies.get(policy.kind) == policy.revision:
-            return
-        records = [one for one in self._ledger.find(Event.POLICY_LOADED) if one.body["kind"] == policy.kind]
-        if not records or records[-1].body["revision"] != policy.revision:
-            body: dict[str, Json] = {**policy.to_json(), "revision": policy.revision}
-            records.append(self._ledger.append(Event.POLICY_LOADED, actor=ACTOR, body=body))
-        self._policies[policy.kind] = policy.revision
-        if policy.kind is Kind.VIDEO:
-            self.loosened = _loosened(records)
-
-    def promised(self, camera_id: CameraId, key_id: KeyId) -> datetime | None:
-        """Return the deadline that footage of a camera has still, from when the camera was kept for less."""
-        keeps = [keep for until, keep in self.loosened.get(camera_id, ()) if key_id.start < until]
-        return key_id.start + min(keeps) if keeps else None
 
     def begin(self) -> None:
         """A pass begins: what others wrote since the one before is read once in it, when it is asked for."""
@@ -141,17 +115,6 @@ class Journal:
         elif record.event is Event.LOSS:
             where = f"{record.body['camera_id']} {record.body['key_id']}"
             self._lost[where] = int(str(record.body["segments"]))
-
-
-def _loosened(records: Sequence[Record]) -> Mapping[CameraId, Sequence[tuple[datetime, timedelta]]]:
-    found: dict[CameraId, list[tuple[datetime, timedelta]]] = defaultdict(list)
-    for before, after in pairwise(records):
-        shorter: Any = before.body.get("shorter_us", {})
-        now: Any = after.body.get("shorter_us", {})
-        for camera, keep_us in shorter.items():
-            if keep_us < now.get(camera, after.body["keep_us"]):
-                found[UUID(camera)].append((after.at, keep_us * MICROSECOND))
-    return found
 
 
 def certificate_body(certificate: Certificate) -> dict[str, Json]:

@@ -69,11 +69,13 @@ class Reconciler:
             return
         policy, now = self._this.video, self._this.now + self._this.video.lead
         earliest = start - policy.key_period  # a key may begin on the day before
-        every = earliest + min(keep or policy.keep, policy.keep) <= now
-        if not every and not any(earliest + shorter <= now for shorter in policy.shorter.values()):
+        longest = policy.keep_of(None, earliest)
+        every = earliest + min(keep or longest, longest) <= now
+        of_less = {one for one in policy.of_less if earliest + policy.keep_of(one, earliest) <= now}
+        if not every and not of_less:
             return
         for camera in self._store.prefixes(day):
-            if every or _camera(camera) in policy.shorter:
+            if every or _camera(camera) in of_less:
                 self._adopt_due(self._store.remains(camera))
                 yield
 

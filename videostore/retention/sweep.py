@@ -89,7 +89,6 @@ class Sweep:
             ("read keys", self._read_keys),
             ("end keys", self._end_keys),
             ("record keys", self._record_destroyed),
-            ("record policies", self._record_policies),
             ("make keys", self._create_keys),
             ("look ahead", self._look_ahead),
             ("empty holdings", self._empty_holdings),
@@ -111,10 +110,6 @@ class Sweep:
         if outcome == "complete":
             telemetry.LAST_SWEEP.set(reading.earliest.timestamp())
         return this.report
-
-    def _record_policies(self, this: Pass) -> None:
-        for policy in this.policies.values():
-            self._journal.record_policy(policy)
 
     # --- the clock ---
 
@@ -241,12 +236,10 @@ class Sweep:
                     this.failed(f"empty {holding.name}", error)
 
     def _condemn_of_shorter_kept(self, this: Pass) -> None:
-        """Condemn what cameras left under keys of a longer keep, from before they were kept for less; also if
-        they are kept for longer since."""
-        for camera_id in this.video.shorter.keys() | self._journal.loosened.keys():
+        """Condemn what cameras left under keys of a longer keep, from before they were kept for less."""
+        for camera_id in this.video.of_less:
             while key_id := self._catalogue.oldest_key(camera_id):
-                promised = self._journal.promised(camera_id, key_id)
-                if not this.video.judge(key_id, now=this.now, promised=promised, camera_id=camera_id).due:
+                if not this.video.judge(key_id, now=this.now, camera_id=camera_id).due:
                     break
                 this.report.segments_condemned += self._catalogue.condemn(key_id, camera_id)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -183,6 +184,18 @@ def test_a_keyring_lives_on_a_token_and_moves_there_from_a_file(tmp_path, token)
 def test_a_server_that_does_not_know_us_says_so(transit):
     with pytest.raises(KeyUnavailable, match="403"):
         transit(token="wrong").wrap(SECRET, context=CONTEXT)
+
+
+def test_no_proxy_of_the_environment_sees_a_private_half(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.setattr("videostore.keyring.transit._SECONDS", 1)
+        with pytest.raises(KeyUnavailable):
+            MasterKeyTransit("http://127.0.0.1:9/v1/transit/keys/x", token="x").wrap(SECRET, context=CONTEXT)
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
 
 
 def test_a_server_that_is_not_there_says_so():

@@ -178,7 +178,7 @@ class Nvr:
         self.root = root / "nvr"
         self.root.mkdir()
         self.spool, self.hours = Spool(root / "spool"), Hours()
-        self.now, self.lobby = NOW, LOBBY
+        self.now, self.lobby, self.keeps = NOW, LOBBY, {}
         pattern = Pattern("{camera}/%Y-%m-%d/%H-%M-%S", ZoneInfo("UTC"))
         self.folder = Folder("nvr", self.root, pattern, 10 * SECOND, MINUTE)
         self.holding = FolderHolding(self.folder, key_id=lambda _part, moment: KeyId.covering(moment, HOUR))
@@ -202,7 +202,7 @@ class Nvr:
             there=lambda camera, span: [
                 one.span for one in [*self.stored, *self.spool.whole(camera.id, span)]
             ],
-            keep=lambda: 30 * DAY,
+            keep=lambda camera_id: self.keeps.get(camera_id, 30 * DAY),
         )
 
     def path(self, start, camera="lobby", suffix=".mp4"):
@@ -280,6 +280,15 @@ def test_sound_of_a_file_is_taken_in_where_it_is_wanted_and_nowhere_else(nvr, tm
         steps += out_of_step(tmp_path / "film.mp4")
     assert len(steps) == 5
     assert max(map(abs, steps)) < 0.1, steps  # seconds
+
+
+def test_a_file_past_the_deadline_of_its_own_camera_is_not_taken(nvr):
+    nvr.keeps = {LOBBY.id: DAY}
+    old, young = nvr.leave(NOW - DAY), nvr.leave(THEN)
+    assert nvr.take() == 2
+    assert not old.exists()
+    assert not young.exists()
+    assert {one.span.start for one in nvr.segments()} <= {THEN + number * SECOND for number in range(6)}
 
 
 def test_files_that_follow_each_other_are_one_record_and_a_hole_is_a_gap(nvr):

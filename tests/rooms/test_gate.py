@@ -458,6 +458,15 @@ def test_footage_whose_key_is_destroyed_is_gone_for_everybody(house, alice):
     assert (part.status_code, part.json()["error"]) == (410, "FootageDeleted")
 
 
+def test_what_is_past_the_deadline_of_its_camera_is_found_by_nobody_though_retention_is_late(house, alice):
+    house.policies[Kind.VIDEO] = replace(house.policies[Kind.VIDEO], shorter={LOBBY: 2 * HOUR})
+    body = {"incident_id": alice.incident_id, "cameras": ["lobby"], **SPAN}
+    assert {row["kind"] for row in alice.post("/v1/search", **body).json()} == {"footage"}
+    house.clock.passes(3 * HOUR)
+    rows = Officer(house).post("/v1/search", **body).json()
+    assert {row["kind"] for row in rows} == {"expired"}
+
+
 def test_bytes_that_a_store_altered_are_not_shown(house, alice):
     serving = alice.view()
     key = serving["parts"][0]["object_key"]

@@ -224,7 +224,7 @@ def _drop_folder(parts: Parts, folder: Folder, recording: Recording) -> DropFold
         recording,
         cameras=Followed(parts.site.root / "cameras.yaml", parts.site.cameras.all),
         there=there,
-        keep=lambda: parts.policies()[Kind.VIDEO].keep,
+        keep=lambda camera_id: parts.policies()[Kind.VIDEO].keep_of(camera_id),
     )
 
 

@@ -102,14 +102,23 @@ class Search:
     def _facts(self, cameras: Collection[CameraId], span: Span) -> dict[CameraId, list[Stretch]]:
         """Collect what catalogue, ledger and the calendar know; ``explain`` says what counts."""
         book, now = self._rules.book(), self._rules.now()
-        everywhere = [Stretch(Span(EPOCH, now - self._retention().keep), State.EXPIRED)]
-        everywhere.append(Stretch(Span(now - _OPEN, now), State.OPEN))
+        everywhere = [Stretch(Span(now - _OPEN, now), State.OPEN)]
         if span.end > now:
             everywhere.append(Stretch(Span(now, span.end), State.FUTURE))
-        facts = {camera: [*everywhere, *book.known_of(camera)] for camera in cameras}
+        policy = self._retention()
+        alive = {camera: Span(now - policy.keep_of(camera), max(now, span.end)) for camera in cameras}
+        facts = {
+            camera: [
+                *everywhere,
+                Stretch(Span(EPOCH, alive[camera].start), State.EXPIRED),
+                *book.known_of(camera),
+            ]
+            for camera in cameras
+        }
         footage: dict[CameraId, list[Stretch]] = {camera: [] for camera in cameras}
         for camera, held in self._catalogue.footage(cameras, span):
-            footage[camera].append(Stretch(held, State.FOOTAGE))
+            if part := held.intersection(alive[camera]):  # whatever a retention that is late has left there
+                footage[camera].append(Stretch(part, State.FOOTAGE))
         for gap in self._catalogue.gaps(cameras, span):
             missing = Stretch(gap.span, State.GAP, gap.reason.value)
             facts[gap.camera_id].append(missing)

@@ -76,6 +76,7 @@ class MasterKeyTransit:
                 headers=self._headers,
                 verify=self._trust,
                 timeout=_SECONDS,
+                trust_env=False,  # no proxy, and no login of .netrc, comes between
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise KeyUnavailable(

@@ -26,7 +26,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 from videostore import telemetry
-from videostore.domain.camera import Camera
+from videostore.domain.camera import Camera, CameraId
 from videostore.domain.errors import (
     CameraStreamInvalid,
     KeyDestroyed,
@@ -67,7 +67,7 @@ class DropFolder:
         *,
         cameras: Callable[[], Iterable[Camera]],
         there: Callable[[Camera, Span], Sequence[Span]],
-        keep: Callable[[], timedelta],
+        keep: Callable[[CameraId], timedelta],
     ) -> None:
         self._folder = folder
         self._recording = recording
@@ -180,9 +180,8 @@ class DropFolder:
                     file.created,
                 )
                 now = self._recording.now()
-                outcome, start = judge(
-                    claims, duration=file.duration, received=received, now=now, keep=self._keep()
-                )
+                keep = self._keep(camera.id)
+                outcome, start = judge(claims, duration=file.duration, received=received, now=now, keep=keep)
                 if start is None:
                     return outcome, ""
                 file.begins_at(start)

@@ -143,13 +143,17 @@ def test_whatever_the_order_of_decoding_no_frame_is_shown_before_it_is_decoded(o
     assert sum(duration for _, _, duration in times) == 13 * frame
 
 
+def alone(received, claimed):
+    return Group([replace(packet(0), received_at=received, claimed_at=claimed)], 90_000)
+
+
 @given(st.lists(st.tuples(offsets, st.timedeltas(timedelta(0), timedelta(seconds=3))), min_size=1))
 def test_no_clock_of_a_camera_places_footage_after_its_receipt(measurements):
     timeline, received = Timeline(max_offset=timedelta(seconds=2)), START
     for offset, waited in measurements:
         received += waited + SECOND
         claimed = received + offset
-        start = timeline.place(replace(packet(0), received_at=received, claimed_at=claimed))
+        start = timeline.place(alone(received, claimed), TIME_BASE)
         assert start <= received
         timeline.ended(start + SECOND)
 
@@ -160,9 +164,7 @@ def test_segments_of_one_connection_stay_together_while_clocks_agree(jitter):
     end = None
     for number, late in enumerate(jitter):
         received = START + number * SECOND + TOLERANCE
-        start = timeline.place(
-            replace(packet(0), received_at=received, claimed_at=START + number * SECOND + late)
-        )
+        start = timeline.place(alone(received, START + number * SECOND + late), TIME_BASE)
         if end is not None:
             assert abs(start - end) <= TOLERANCE
         end = start + SECOND
@@ -171,10 +173,32 @@ def test_segments_of_one_connection_stay_together_while_clocks_agree(jitter):
 
 def test_a_drifting_clock_is_followed_in_small_steps():
     timeline = Timeline(max_offset=timedelta(seconds=2))
-    first = timeline.place(replace(packet(0), received_at=START, claimed_at=START))
+    first = timeline.place(alone(START, START), TIME_BASE)
     timeline.ended(first + SECOND)
     later = START + SECOND + timedelta(milliseconds=300)
-    assert timeline.place(replace(packet(0), received_at=later, claimed_at=later)) == START + SECOND + SLEW
+    assert timeline.place(alone(later, later), TIME_BASE) == START + SECOND + SLEW
+
+
+@given(st.lists(st.lists(st.timedeltas(timedelta(0), TOLERANCE / 2), min_size=4, max_size=4), min_size=2))
+def test_a_frame_that_was_stamped_late_makes_no_segments_overlap(lateness):
+    """As long as one frame of each group is stamped in time."""
+    timeline, end = Timeline(max_offset=timedelta(seconds=2)), None
+    for number, late in enumerate(lateness):
+        late[number % 4] = timedelta(0)
+        begins = START + number * SECOND
+        frames = [
+            replace(packet(0, keyframe=not at), pts=at * 22_500, received_at=begins + at * SECOND / 4 + one)
+            for at, one in enumerate(late)
+        ]
+        assert timeline.place(Group(frames, 90_000), TIME_BASE) == begins
+        assert end in {None, begins}
+        end = begins + SECOND
+        timeline.ended(end)
+
+
+def test_a_camera_that_sends_what_it_had_kept_is_placed_by_its_first_frame():
+    kept = [replace(packet(0, keyframe=not at), pts=at * 90_000, received_at=START) for at in range(4)]
+    assert Timeline(max_offset=SECOND).place(Group(kept, 360_000), TIME_BASE) == START
 
 
 # --- muxer: real decoders agree ---

@@ -139,23 +139,35 @@ class Timeline:
 
     A segment begins where the one before ended, give or take SLEW, as long as the measured time agrees
     within TOLERANCE. No segment begins after its first frame was received: that would lengthen its life.
+    Every frame tells when the first was there at the latest, so one that was stamped late on a busy host
+    does not make segments overlap.
     """
 
     def __init__(self, *, max_offset: timedelta) -> None:
         self._max_offset = max_offset
         self._end: datetime | None = None
 
-    def place(self, first: Packet) -> datetime:
-        """Return the moment at which the segment that begins with ``first`` begins."""
-        measured = capture_time(first.claimed_at, first.received_at, max_offset=self._max_offset)
+    def place(self, group: Group, time_base: Fraction) -> datetime:
+        """Return the moment at which the segment that begins with ``group`` begins."""
+        first = group.packets[0]
+        received = _received(group, time_base)
+        measured = capture_time(first.claimed_at, received, max_offset=self._max_offset)
         if self._end is None or abs(measured - self._end) > TOLERANCE:
             return measured
         slewed = self._end + min(SLEW, max(-SLEW, measured - self._end))
-        return min(slewed, first.received_at)
+        return min(slewed, received)
 
     def ended(self, end: datetime) -> None:
         """Note where the segment ended."""
         self._end = end
+
+
+def _received(group: Group, time_base: Fraction) -> datetime:
+    """Return when the first frame was there at the latest: each of the group was shown to the camera so much
+    later, and came. What is beyond TOLERANCE is no jitter: a camera that sends what it had kept, or jumps."""
+    first = group.packets[0]
+    told = (one.received_at - ticks_to_time(one.pts - first.pts, time_base) for one in group.packets)
+    return min(one for one in told if first.received_at - one <= TOLERANCE)
 
 
 def ticks_to_time(ticks: int, time_base: Fraction) -> timedelta:

@@ -261,7 +261,7 @@ class _Assembly:
             self._packing = packing.choose(self._info, group.packets[0])
         movie = self._packing.pack(group)
         if self._start is None:
-            self._start = self._timeline.place(group.packets[0])
+            self._start = self._timeline.place(group, self._info.time_base)
             self._session.begins(self._start)
             self._clock = self._measure_offset(group.packets[0])
         span = Span(self._at(self._ticks), self._at(self._ticks + group.duration))

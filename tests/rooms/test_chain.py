@@ -15,6 +15,7 @@ from tests.fakes.segment_store import MemorySegmentStore
 from tests.premises import ledger_in
 from videostore.check.segments import Verdict, cameras_in, verify
 from videostore.domain.chain import BEGINNING, CONTEXT, Item, Run, belongs, extended, fold, problem
+from videostore.domain.ledger import Event
 from videostore.domain.segment import KeyId, Sha256Hex, Span
 from videostore.recorder.spool import Spool, facts_of
 from videostore.recorder.upload import Uploader
@@ -194,6 +195,16 @@ def test_an_hour_that_was_lawfully_deleted_is_not_missed(archive):
         del archive.store.bodies[one.object_key]
     found = archive.verify(destroyed={KeyId.covering(START, HOUR)})
     assert found == [(12, Verdict.DELETED, ""), WHOLE[1]]
+
+
+def test_what_was_deleted_with_a_certificate_before_its_key_is_not_missed_unless_some_of_it_is_there(archive):
+    body = {"camera_id": str(CAMERA), "key_id": str(KeyId.covering(START, HOUR))}
+    archive.ledger.append(Event.CERTIFICATE, actor="retention", body=body)
+    for one in archive.segments[1:6]:
+        del archive.store.bodies[one.object_key]
+    assert archive.verify()[0][1] is Verdict.BROKEN
+    del archive.store.bodies[archive.segments[0].object_key]
+    assert archive.verify() == [(12, Verdict.DELETED, ""), WHOLE[1]]
 
 
 def test_the_chain_goes_on_after_a_restart_and_after_a_crash_at_any_step(archive, monkeypatch):

@@ -55,9 +55,10 @@ def verify(
     """Yield a finding for each run of ``cameras``, and for segments that no run knows.
 
     ``open_runs`` and ``pending`` are what a recorder on this host has not handed over yet, ``destroyed`` the
-    hour keys whose footage is lawfully gone. With ``content`` every object is read and hashed.
+    hour keys whose footage is lawfully gone; that of a camera kept for less may go before its key does,
+    with a certificate. With ``content`` every object is read and hashed.
     """
-    runs, given_up = _from_ledger(records)
+    runs, given_up, certified = _from_ledger(records)
     for fields in open_runs:
         _collect(fields, runs)
     waiting = {segment.object_key for segment in pending}
@@ -67,7 +68,7 @@ def verify(
         for run, signature in runs[camera_id]:
             segments = sorted((one for one in left if belongs(one, run)), key=Item.of)
             left.difference_update(segments)
-            if run.key_id in destroyed:
+            if run.key_id in destroyed or (not segments and (camera_id, run.key_id) in certified):
                 yield Finding(camera_id, run.key_id, run.segments, Verdict.DELETED)
                 continue
             lost = [item for key_id, item in given_up[camera_id] if key_id == run.key_id and _in(item, run)]
@@ -93,12 +94,19 @@ def _strangers(camera_id: CameraId, segments: Iterable[Segment]) -> Iterator[Fin
 
 def _from_ledger(
     records: Iterable[Record],
-) -> tuple[dict[CameraId, list[tuple[Run, str]]], dict[CameraId, list[tuple[KeyId, Item]]]]:
+) -> tuple[
+    dict[CameraId, list[tuple[Run, str]]],
+    dict[CameraId, list[tuple[KeyId, Item]]],
+    set[tuple[CameraId, KeyId]],
+]:
     runs: dict[CameraId, list[tuple[Run, str]]] = defaultdict(list)
     given_up: dict[CameraId, list[tuple[KeyId, Item]]] = defaultdict(list)
+    certified: set[tuple[CameraId, KeyId]] = set()
     for record in records:
         if record.event is Event.SEGMENTS_CHAINED:
             _collect(record.body, runs)
+        elif record.event is Event.CERTIFICATE:
+            certified.add((CameraId(str(record.body["camera_id"])), KeyId.parse(str(record.body["key_id"]))))
         elif record.event is Event.SEGMENT_GIVEN_UP:
             body = record.body
             item = Item(
@@ -107,7 +115,7 @@ def _from_ledger(
                 Sha256Hex(str(body["digest"])),
             )
             given_up[CameraId(str(body["camera_id"]))].append((KeyId.parse(str(body["key_id"])), item))
-    return runs, given_up
+    return runs, given_up, certified
 
 
 def _collect(fields: Mapping[str, Json], runs: dict[CameraId, list[tuple[Run, str]]]) -> None:

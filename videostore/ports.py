@@ -174,8 +174,8 @@ class Catalogue(Protocol):
     def unfinished(self) -> list[KeyId]:
         """Return the key ids that still have condemned or absent rows, oldest first."""
 
-    def leaving(self) -> Mapping[KeyId, int]:
-        """Return how many segments of each key are condemned and not yet confirmed absent."""
+    def leaving(self) -> Mapping[tuple[KeyId, CameraId], int]:
+        """Return how many segments of each key and camera are condemned and not yet confirmed absent."""
 
     def forget(self, keys: Collection[ObjectKey]) -> None:
         """Erase rows that are absent. Rows in any other state stay."""

@@ -171,7 +171,7 @@ def test_keys_of_another_keep_are_other_keys(catalogue):
     assert catalogue.key_ids(until=START + HOUR) == [site.key_id, short.key_id]
     assert catalogue.oldest_key(TWO) == short.key_id
     assert catalogue.condemn(short.key_id) == 1
-    assert (catalogue.live(), catalogue.leaving()) == ([site], {short.key_id: 1})
+    assert (catalogue.live(), catalogue.leaving()) == ([site], {(short.key_id, short.camera_id): 1})
     assert (catalogue.oldest_key(ONE), catalogue.oldest_key(TWO)) == (site.key_id, None)
     assert catalogue.unfinished() == [short.key_id]
 

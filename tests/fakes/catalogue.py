@@ -78,8 +78,8 @@ class MemoryCatalogue:
     def oldest(self) -> datetime | None:
         return min((one.span.start for one in self._in(LIVE)), default=None)
 
-    def leaving(self) -> dict[KeyId, int]:
-        return dict(Counter(one.key_id for one in self._in(CONDEMNED)))
+    def leaving(self) -> dict[tuple[KeyId, CameraId], int]:
+        return dict(Counter((one.key_id, one.camera_id) for one in self._in(CONDEMNED)))
 
     def condemn(self, key_id: KeyId, camera_id: CameraId | None = None) -> int:
         return self._advance(_of(self._in(LIVE), key_id, camera_id), CONDEMNED)

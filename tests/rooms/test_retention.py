@@ -15,6 +15,7 @@ import pytest
 from tests.fakes.clock import SettableClock
 from tests.fakes.segment_store import MemorySegmentStore
 from tests.premises import DAY, HOUR, LOBBY, MINUTE, SECOND, START, Premises
+from videostore import telemetry
 from videostore.check.certificate import verify_certificate
 from videostore.check.invariants import Subject, check
 from videostore.domain.errors import KeyDestroyed, PromiseBroken, StoreUnavailable
@@ -249,6 +250,18 @@ def test_footage_from_before_a_camera_was_kept_for_less_goes_by_the_shorter_keep
     site.clock.at = KEY.start + 30 * DAY
     with pytest.raises(PromiseBroken, match="not destroyed"):
         verify_certificate(subject(site), body["id"])
+
+
+def test_what_is_kept_for_less_and_cannot_be_deleted_is_overdue_by_the_shorter_keep(site):
+    kept = site.record()
+    keep_shorter(site, LOBBY)
+    site.store.keeps = {kept.object_key}
+    site.clock.at = KEY.start + WEEK - MINUTE
+    site.sweep().run()
+    assert telemetry.OVERDUE._value.get() == 0
+    site.clock.at = KEY.start + WEEK
+    site.sweep().run()
+    assert telemetry.OVERDUE._value.get() == 1
 
 
 def subject(site):

@@ -17,6 +17,7 @@ def retention_status(parts: Parts) -> dict[str, Any]:
     readable = [key for key, verdict in zip(living, verdicts, strict=True) if verdict.deadline > now]
     oldest_key = min((key.key_id.start for key in readable), default=None)
     footage, leaving = parts.catalogue.oldest(), parts.catalogue.leaving()
+    overdue = [n for (key, one), n in leaving.items() if policy.deadline(key, camera_id=one) <= now]
     doubt = parts.clock.read().doubt
     return {
         "clock": doubt.value if doubt else "believed",
@@ -28,7 +29,7 @@ def retention_status(parts: Parts) -> dict[str, Any]:
         "nothing_readable_before": oldest_key,
         "keys_past_their_deadline": len(living) - len(readable),
         "segments_being_deleted": sum(leaving.values()),
-        "of_them_past_their_deadline": sum(n for key, n in leaving.items() if policy.deadline(key) <= now),
+        "of_them_past_their_deadline": sum(overdue),
         "next_due": min((verdict.due_at for verdict in verdicts), default=None),
     }
 

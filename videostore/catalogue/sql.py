@@ -219,10 +219,12 @@ class SqlCatalogue:
             query = query.where(_is(SegmentState.LIVE), _of(_key_id(first)))
             return _moment(connection.execute(query).scalar_one())
 
-    def leaving(self) -> dict[KeyId, int]:
-        query = sa.select(*KEY, sa.func.count()).where(_is(SegmentState.CONDEMNED)).group_by(*KEY)
+    def leaving(self) -> dict[tuple[KeyId, CameraId], int]:
+        of = (*KEY, SEGMENTS.c.camera_id)
+        query = sa.select(*of, sa.func.count()).where(_is(SegmentState.CONDEMNED)).group_by(*of)
         with self._transaction() as connection:
-            return {_key_id(key): count for *key, count in connection.execute(query.order_by(*KEY))}
+            rows = connection.execute(query.order_by(*of))
+            return {(_key_id(key), UUID(camera)): count for *key, camera, count in rows}
 
     def condemn(self, key_id: KeyId, camera_id: CameraId | None = None) -> int:
         live = sa.select(SEGMENTS.c.object_key).where(_is(SegmentState.LIVE), _of(key_id, camera_id))

@@ -270,11 +270,13 @@ class Sweep:
         for kind, keys in this.keys.items():
             _measure_keys(kind, this.policies[kind], keys.values(), this.reading.latest)
         leaving = self._catalogue.leaving()
-        overdue = {
-            one: left for one, left in leaving.items() if this.reading.latest >= this.video.deadline(one)
-        }
+        overdue = [
+            left
+            for (key_id, camera_id), left in leaving.items()
+            if this.reading.latest >= this.video.deadline(key_id, camera_id=camera_id)
+        ]
         telemetry.CONDEMNED.set(sum(leaving.values()))
-        telemetry.OVERDUE.set(sum(overdue.values()))
+        telemetry.OVERDUE.set(sum(overdue))
         oldest = self._catalogue.oldest()
         telemetry.OLDEST_FOOTAGE.set(oldest.timestamp() if oldest else 0)
 

@@ -127,7 +127,7 @@ def glewlwyd(directory: Path) -> Iterator[Glewlwyd]:
             return False
 
     try:
-        until(answers, seconds=30)
+        until(answers, seconds=60)
         provider = Glewlwyd(address)
         provider.set_up()
         yield provider

@@ -61,9 +61,12 @@ class S3Server:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on. SeaweedFS adds 10000 to a port for gRPC, so they are small."""
+    """Return ports nobody listens on. SeaweedFS adds 10000 to a port for gRPC, so they are small.
+
+    Processes look from places far apart: two that look at the same moment would find the same ones.
+    """
     found: list[int] = []
-    for port in range(20_000 + os.getpid() % 10_000, 45_000):
+    for port in range(20_000 + os.getpid() * 211 % 10_000, 45_000):
         with socket.socket() as one, socket.socket() as other:
             try:
                 one.bind(("127.0.0.1", port))

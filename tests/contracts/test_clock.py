@@ -161,6 +161,51 @@ def test_an_operator_who_vouches_ends_the_doubt_in_every_process(host, started):
     assert running.read().doubt is other.read().doubt is None
 
 
+@pytest.mark.parametrize("off", [timedelta(days=-40), timedelta(days=40)], ids=["behind", "ahead"])
+def test_an_operator_overrules_a_witness_and_it_still_shuts_what_it_calls_due(host, started, off):
+    """It would stop destruction for ever; and who overrules wrongly opens nothing by it."""
+    started().advance()
+    running = started(lambda: host.wall + off)
+    assert running.read().earliest == min(host.wall, host.wall + off)
+    started(lambda: host.wall + off).confirm()
+    assert running.read().earliest == min(host.wall, host.wall + off), "not without being told to"
+    started(lambda: host.wall + off).confirm(overrule=True)
+    for clock in (running, started(lambda: host.wall + off)):
+        for _ in range(3):
+            host.passes(timedelta(hours=20))
+            reading = clock.advance()
+            assert (reading.earliest, reading.latest) == (host.wall, max(host.wall, host.wall + off))
+            assert reading.doubt is Doubt.WITNESS_DISAGREES, "it is said for as long as it is so"
+
+
+def test_a_jump_of_the_host_is_not_covered_by_what_was_overruled(host, started):
+    off = timedelta(days=-40)
+    clock = started(lambda: NOON + timedelta(seconds=host.running - 1000) + off)
+    clock.confirm(overrule=True)
+    assert clock.advance().earliest == host.wall
+    host.wall += timedelta(days=2)
+    for one in (clock, started(lambda: NOON + off)):
+        assert one.read().earliest <= NOON
+
+
+def test_a_witness_that_agrees_again_is_overruled_no_more(host, started):
+    off = timedelta(days=-40)
+    started(lambda: host.wall + off).confirm(overrule=True)
+    host.passes(timedelta(hours=1))
+    assert started(lambda: host.wall).advance().doubt is None
+    true_time = host.wall
+    host.wall -= off
+    assert started(lambda: true_time).read().earliest == true_time
+
+
+def test_a_witness_that_cannot_be_asked_stays_overruled(host, started):
+    off = timedelta(days=-40)
+    started(lambda: host.wall + off).confirm(overrule=True)
+    host.passes(timedelta(hours=1))
+    assert started().advance().doubt is None
+    assert started(lambda: host.wall + off).advance().earliest == host.wall
+
+
 def test_a_mark_that_cannot_be_read_is_an_error_and_not_a_first_start(started, tmp_path):
     (tmp_path / "clock.json").write_text(json.dumps({"trusted": "yesterday"}))
     with pytest.raises(ConfigInvalid, match=r"mark"):

@@ -165,7 +165,7 @@ def shorter(keep, kept, membership):
     return {camera: length for camera, length in found.items() if length < keep}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(changes, min_size=1, max_size=8))
 def test_no_change_of_policy_and_no_move_of_a_camera_gives_anything_a_later_deadline(steps):
     """The deadline of a key, and of each camera's footage under it; by the rule and by the auditor's own."""

@@ -20,7 +20,7 @@ from videostore.cli.output import (
     show_time,
 )
 from videostore.cli.times import parse_time
-from videostore.domain.errors import PromiseBroken
+from videostore.domain.errors import PromiseBroken, RequestInvalid
 from videostore.domain.ledger import Event
 
 app = typer.Typer(help="See and run what deletes footage.", no_args_is_help=True)
@@ -106,14 +106,32 @@ def verify(
 
 @app.command("confirm-clock")
 def confirm_clock(
-    *, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, site: SiteDir = None
+    *,
+    overrule: Annotated[
+        bool,
+        typer.Option("--overrule-store", help="The store's clock is wrong and cannot be put right now."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    site: SiteDir = None,
 ) -> None:
-    """Vouch for this host's clock after a jump, so that destruction goes on by it."""
+    """Vouch for this host's clock after a jump, so that destruction goes on by it.
+
+    A store whose clock says another time is overruled only on demand; nothing opens that either calls due.
+    """
     place = load_site(site)
     with composition.Parts(place) as parts:
-        host = parts.clock.now()
+        host, store = parts.clock.now(), parts.clock.against()
+        if store is not None and not overrule:
+            raise RequestInvalid(
+                f"this host says {show_time(host)}, the store {show_time(store)}",
+                hint="Put right whichever is wrong. If it is the store and cannot be: --overrule-store.",
+            )
         if not yes:
-            typer.confirm(f"Is it really {show_time(host)}? Footage due by then is destroyed", abort=True)
-        parts.clock.confirm()
-        composition.record(place, Event.CLOCK_CONFIRMED, host=host.isoformat())
+            against = f", and the store's {show_time(store)} wrong" if store else ""
+            typer.confirm(
+                f"Is it really {show_time(host)}{against}? Footage due by then is destroyed", abort=True
+            )
+        parts.clock.confirm(overrule=overrule)
+        facts = {"store": store.isoformat()} if store else {}
+        composition.record(place, Event.CLOCK_CONFIRMED, host=host.isoformat(), **facts)
     console.print(f"confirmed: {show_time(host)}")

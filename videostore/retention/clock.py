@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 
-from videostore.domain.clock import Reading, read
+from videostore.domain.clock import Doubt, Reading, read
 from videostore.domain.errors import ConfigInvalid, StoreError
 from videostore.durable import write_file
 
@@ -30,10 +30,12 @@ _ASK_EACH_SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What is kept on disk. ``confirmations`` counts the times an operator vouched for the host's clock."""
+    """What is kept on disk. ``confirmations`` counts the times an operator vouched for the host's clock;
+    ``overruled_s`` is how far ahead of the host a witness was that the operator knows to be wrong."""
 
     trusted: datetime
     confirmations: int = 0
+    overruled_s: float | None = None
 
 
 class GuardedClock:
@@ -69,13 +71,22 @@ class GuardedClock:
         return self._host()
 
     def read(self) -> Reading:
+        return self._read()[0]
+
+    def _read(self) -> tuple[Reading, float | None]:
+        """Return the reading, and by how much the witness is overruled in it.
+
+        Then destruction goes by the host, opening by the later of both, and the doubt stays.
+        """
         with self._lock:
             mark = self._load()
             host, elapsed = self._host(), self._elapsed()
             if self._began is None or (mark is not None and mark.confirmations != self._confirmations):
                 self._confirmations = mark.confirmations if mark else -1
                 self._anchor, self._began = None, elapsed
-            witnesses = self._witnesses(elapsed)
+            asked = self._witnesses(elapsed)
+            overruled = self._overruled(mark, asked, host)
+            witnesses = asked if overruled is None else []
             if self._anchor is None:  # not trusted yet since the start
                 ran = timedelta(seconds=elapsed - self._began)
                 reading = read(
@@ -93,27 +104,54 @@ class GuardedClock:
                     reading = read(host, mark=base, witnesses=witnesses, max_step=self._max_jump)
             if reading.doubt is None:
                 self._anchor = host, elapsed
-                return reading
-            earliest, latest = min(reading.earliest, *witnesses, host), max(reading.latest, *witnesses, host)
-            return Reading(earliest, latest, reading.doubt)
+                if overruled is not None and asked:
+                    reading = Reading(host, max(host, *asked), Doubt.WITNESS_DISAGREES)
+                return reading, overruled
+            earliest, latest = min(reading.earliest, *asked, host), max(reading.latest, *asked, host)
+            return Reading(earliest, latest, reading.doubt), None
+
+    def _overruled(self, mark: Mark | None, witnesses: Sequence[datetime], host: datetime) -> float | None:
+        """Return by how much the witness is off, if an operator said so and it is still that much. One that
+        cannot be asked leaves what was said."""
+        said = mark.overruled_s if mark else None
+        if said is None or not witnesses:
+            return said
+        moved = (witnesses[0] - host).total_seconds() - said
+        return said if abs(moved) <= self._max_jump.total_seconds() else None
 
     def advance(self) -> Reading:
-        """Read, and move the mark up if the reading is trusted."""
-        reading = self.read()
+        """Read, and move the mark up if the reading is trusted. A witness that agrees again is overruled no
+        more."""
+        reading, overruled = self._read()
         mark = self._load()
-        if reading.doubt is None and (mark is None or reading.earliest > mark.trusted):
-            self._store(Mark(reading.earliest, mark.confirmations if mark else 0))
+        if reading.doubt is None or overruled is not None:
+            trusted = max(reading.earliest, mark.trusted) if mark else reading.earliest
+            moved = Mark(trusted, mark.confirmations if mark else 0, overruled)
+            if moved != mark:
+                self._store(moved)
         return reading
 
-    def confirm(self) -> Reading:
-        """An operator vouches for the host's clock as it stands now: it is trusted from here on."""
-        host = self._host()
+    def against(self) -> datetime | None:
+        """Return the witness's time, if it is too far from the host's to be of one mind with it."""
+        with self._lock:
+            self._asked = float("-inf")
+            host, witnesses = self._host(), self._witnesses(self._elapsed())
+        return next((one for one in witnesses if abs(one - host) > self._max_jump), None)
+
+    def confirm(self, *, overrule: bool = False) -> Reading:
+        """An operator vouches for the host's clock as it stands now: it is trusted from here on.
+
+        With ``overrule`` also against a witness: destruction goes by the host, for as long as the witness
+        stays as far off as it is. What the witness calls due still opens for nobody.
+        """
+        host, witness = self._host(), self.against()
+        off = (witness - host).total_seconds() if overrule and witness is not None else None
         try:
             mark = self._load()
             confirmations = mark.confirmations + 1 if mark else 1
         except ConfigInvalid:  # a mark beyond repair: a number no running process has seen
             confirmations = int(host.timestamp())
-        self._store(Mark(host, confirmations))
+        self._store(Mark(host, confirmations, off))
         return self.read()
 
     def _witnesses(self, elapsed: float) -> list[datetime]:
@@ -131,7 +169,8 @@ class GuardedClock:
     def _load(self) -> Mark | None:
         try:
             content = json.loads(self._mark.read_bytes())
-            return Mark(datetime.fromisoformat(content["trusted"]), content["confirmations"])
+            trusted = datetime.fromisoformat(content["trusted"])
+            return Mark(trusted, content["confirmations"], content.get("overruled_s"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -141,5 +180,9 @@ class GuardedClock:
             ) from error
 
     def _store(self, mark: Mark) -> None:
-        content = {"trusted": mark.trusted.isoformat(), "confirmations": mark.confirmations}
+        content = {
+            "trusted": mark.trusted.isoformat(),
+            "confirmations": mark.confirmations,
+            "overruled_s": mark.overruled_s,
+        }
         write_file(self._mark, json.dumps(content).encode())

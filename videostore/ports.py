@@ -109,6 +109,16 @@ class Totals:
     newest: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much of a camera is sealed to a key. ``camera_id`` is None for entry/exit records."""
+
+    key_id: KeyId
+    camera_id: CameraId | None
+    objects: int
+    size_bytes: int
+
+
 class Catalogue(Protocol):
     """Index of segment facts. tests/contracts/test_catalogue.py is the full contract.
 
@@ -185,6 +195,10 @@ class Catalogue(Protocol):
 
     def live(self, *, after: ObjectKey | None = None, limit: int = 1000) -> list[Segment]:
         """Return live segments in order of object key, a page at a time, for checks against a listing."""
+
+    def amounts(self, *, until: datetime) -> list[Amount]:
+        """Return what is there, condemned or not, of keys that start before ``until``: ordered by key and
+        camera. Costs what it counts."""
 
     def totals(self) -> Totals:
         """Return the sums."""

@@ -28,6 +28,7 @@ from videostore.catalogue.rebuild import Progress, rebuild
 from videostore.catalogue.sql import SqlCatalogue
 from videostore.domain.errors import CatalogueUnavailable, SiteTooNew
 from videostore.domain.segment import SITE_KEEP, Gap, GapReason, ObjectKey, Segment, Sha256Hex, Span
+from videostore.ports import Amount
 
 START = datetime(2026, 11, 24, 12, 59, 30, tzinfo=UTC)
 ONE, TWO = UUID(int=1), UUID(int=2)
@@ -187,6 +188,17 @@ def test_one_camera_of_an_hour_goes_and_the_others_stay(catalogue):
     assert catalogue.leaving() == {}
 
 
+def test_amounts_are_of_what_is_there(catalogue):
+    one, later, two = segment(at=0), segment(at=10), segment(TWO, at=0)
+    catalogue.adopt([one, later, two, segment(at=7200)])
+    catalogue.condemn(one.key_id, ONE)
+    catalogue.mark_absent([later.object_key])
+    first, second = catalogue.amounts(until=one.key_id.next.start)
+    assert first == Amount(one.key_id, ONE, 1, one.size_bytes)
+    assert second == Amount(one.key_id, TWO, 1, two.size_bytes)
+    assert catalogue.amounts(until=one.key_id.start) == []
+
+
 def test_a_gap_that_goes_on_becomes_longer_and_none_is_longer_than_a_day(catalogue):
     down, error = GapReason.RECORDER_DOWN, GapReason.STREAM_ERROR
     pieces = [Gap(span(at, at + 10), ONE, down) for at in (0, 20, 10, 10)]
@@ -285,6 +297,7 @@ class Lives(RuleBasedStateMachine):
             self.both(lambda one, key_id=key_id: (one.condemned(key_id), one.absent(key_id, ONE)))
             self.both(lambda one, key_id=key_id: one.cameras(key_id))
         self.both(lambda one: (one.last_end(ONE), one.oldest_key(TWO)))
+        self.both(lambda one: one.amounts(until=START + HOUR))
 
 
 def test_every_history_agrees_with_the_model(make, request):

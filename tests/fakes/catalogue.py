@@ -11,7 +11,7 @@ from videostore.domain.coverage import JITTER
 from videostore.domain.errors import CatalogueUnavailable
 from videostore.domain.retention import SegmentState
 from videostore.domain.segment import Gap, KeyId, ObjectKey, Segment, Span, joined
-from videostore.ports import Totals
+from videostore.ports import Amount, Totals
 
 LIVE, CONDEMNED, ABSENT = SegmentState
 
@@ -113,6 +113,14 @@ class MemoryCatalogue:
     def live(self, *, after: ObjectKey | None = None, limit: int = 1000) -> list[Segment]:
         ordered = sorted(self._in(LIVE), key=lambda one: one.object_key)
         return [one for one in ordered if after is None or one.object_key > after][:limit]
+
+    def amounts(self, *, until: datetime) -> list[Amount]:
+        there = [one for one in self._in(LIVE) + self._in(CONDEMNED) if one.key_id.start < until]
+        return [
+            Amount(key_id, camera, len(sizes), sum(sizes))
+            for key_id, camera in sorted({(one.key_id, one.camera_id) for one in there})
+            if (sizes := [one.size_bytes for one in _of(there, key_id, camera)])
+        ]
 
     def totals(self) -> Totals:
         live = self._in(LIVE)

@@ -589,21 +589,43 @@ def test_a_power_cut_before_any_call_of_a_sweep_is_finished_by_the_next_one(tmp_
 # --- plan and loop ---
 
 
+def planned(site, moment):
+    policy, keys = site.in_force()[Kind.VIDEO], list(site.keyrings[Kind.VIDEO].keys())
+    found = plan(policy, keys=keys, amounts=site.catalogue.amounts(until=moment), moment=moment)
+    return [(one.key_id, one.camera_id, one.objects, one.size_bytes) for one in found]
+
+
 def test_a_plan_names_what_a_sweep_would_take(site):
-    site.record()
-    policy, keys = site.policies[Kind.VIDEO], list(site.keyrings[Kind.VIDEO].keys())
-    moment = policy.due_at(KEY)
-    rows = site.catalogue.key_ids(until=moment)
-    planned = list(plan(policy, keys=keys, rows=rows, moment=moment))
-    assert [(one.key_id, one.rows) for one in planned] == [
-        (KeyId.covering(START - HOUR, HOUR), False),
-        (KEY, True),
-    ]
-    assert list(plan(policy, keys=keys, rows=rows, moment=START)) == []
+    size = sum(site.record(number).size_bytes for number in range(3))
+    size += site.record(camera=uuid4()).size_bytes
+    moment = site.policies[Kind.VIDEO].due_at(KEY)
+    expected = [(KeyId.covering(START - HOUR, HOUR), None, 0, 0), (KEY, None, 4, size)]
+    assert planned(site, moment) == expected
+    assert planned(site, START) == []
     site.clock.at = moment
-    site.sweep().run()
+    report = site.sweep().run()
     destroyed = [key.key_id for key in site.keyrings[Kind.VIDEO].keys() if key.destroyed_at]
-    assert destroyed == [one.key_id for one in planned]
+    assert destroyed == [key_id for key_id, *_ in expected]
+    assert (report.segments_deleted, report.bytes_deleted) == (4, size)
+    assert planned(site, moment) == []
+
+
+def test_a_plan_names_what_goes_before_its_key_also_of_a_camera_that_is_kept_for_longer_again(site):
+    entrance = uuid4()
+    before, other = site.record(camera=entrance), site.record()
+    keep_shorter(site, entrance)
+    site.policies[Kind.VIDEO] = replace(site.policies[Kind.VIDEO], shorter={})
+    site.clock.passes(HOUR)
+    site.sweep().run()
+    week = KEY.start + WEEK - 15 * MINUTE
+    ends = {key.key_id for key in site.keyrings[Kind.VIDEO].keys() if key.key_id.keep}
+    assert planned(site, week - MICROSECOND) == [(min(ends), None, 0, 0)]
+    found = planned(site, week)
+    assert (KEY, entrance, 1, before.size_bytes) in found
+    assert {one for one, *_ in found} - ends == {KEY}
+    site.clock.at = week
+    assert site.sweep().run().segments_deleted == 1
+    assert list(site.store.bodies) == [other.object_key]
 
 
 def test_the_loop_survives_a_pass_that_fails_and_sweeps_again(site):

@@ -36,6 +36,7 @@ from videostore.domain.errors import (
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Kind
 from videostore.domain.segment import EPOCH, GapReason, Span
+from videostore.presence.register import amounts
 from videostore.retention.plan import Planned
 from videostore.retention.plan import plan as plan_hours
 from videostore.signing import SigningKey
@@ -186,20 +187,26 @@ _LOOK = timedelta(seconds=5)
 
 
 def plan(parts: Parts, moment: datetime) -> list[dict[str, Any]]:
-    """Return what a sweep at ``moment`` would take, an hour key a row."""
+    """Return what a sweep at ``moment`` would take: a row for an hour key and all that is sealed to it, and
+    one for each camera whose footage goes before its key."""
     planned: list[Planned] = []
     for kind, policy in parts.policies().items():
-        keys = list(parts.keyrings[kind].keys())
-        held = parts.catalogue.key_ids(until=moment) if kind is Kind.VIDEO else []
-        planned += plan_hours(policy, keys=keys, rows=held, moment=moment)
+        keys = list(parts.published(kind).keys())
+        there = parts.catalogue.amounts(until=moment) if kind is Kind.VIDEO else amounts(parts.store)
+        planned += plan_hours(policy, keys=keys, amounts=there, moment=moment)
+    names = {camera.id: camera.name for camera in parts.site.cameras.all()}
     return [
         {
-            "kind": one.kind.value,
-            "key_id": str(one.key_id),
             "due_at": one.verdict.due_at,
             "deadline": one.verdict.deadline,
+            "kind": one.kind.value,
+            "key_id": str(one.key_id),
+            "key_ends": one.camera_id is None,
+            "camera": names.get(one.camera_id, str(one.camera_id)) if one.camera_id else None,
+            "cameras": one.cameras,
+            "objects": one.objects,
+            "size_bytes": one.size_bytes,
             "reason": one.verdict.reason.value,
-            "footage": one.rows,
         }
         for one in planned
     ]

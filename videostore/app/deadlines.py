@@ -23,7 +23,7 @@ def retention_status(parts: Parts) -> dict[str, Any]:
         "clock": doubt.value if doubt else "believed",
         "ceiling_seconds": int(CEILING[Kind.VIDEO].total_seconds()),
         "keep_seconds": int(policy.keep.total_seconds()),
-        "cameras_kept_for_less": len(policy.shorter),
+        "cameras_kept_for_less": len(policy.of_less),
         "oldest_footage": footage,
         "oldest_footage_age_seconds": int((now - footage).total_seconds()) if footage else None,
         "nothing_readable_before": oldest_key,

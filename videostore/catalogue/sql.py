@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -40,7 +41,7 @@ from videostore.domain.segment import (
     Span,
     joined,
 )
-from videostore.ports import Totals
+from videostore.ports import Amount, Totals
 
 _STATE = {SegmentState.LIVE: 0, SegmentState.CONDEMNED: 1, SegmentState.ABSENT: 2}
 _LEAVING = (SegmentState.CONDEMNED, SegmentState.ABSENT)
@@ -177,6 +178,22 @@ class SqlCatalogue:
             order=[SEGMENTS.c.object_key.asc()],
             limit=limit,
         )
+
+    def amounts(self, *, until: datetime) -> list[Amount]:
+        found: dict[tuple[KeyId, CameraId], Amount] = {}
+        for state in (SegmentState.LIVE, SegmentState.CONDEMNED):
+            query = (
+                sa.select(*KEY, SEGMENTS.c.camera_id, sa.func.count(), sa.func.sum(SEGMENTS.c.size_bytes))
+                .where(_is(state), KEY[0] < _us(until))
+                .group_by(*KEY, SEGMENTS.c.camera_id)
+            )
+            with self._transaction() as connection:
+                rows = connection.execute(query).all()
+            for *key, camera, objects, size_bytes in rows:
+                one = Amount(_key_id(key), UUID(camera), objects, int(size_bytes))
+                other = found.get((one.key_id, UUID(camera)))
+                found[one.key_id, UUID(camera)] = one if other is None else _sum(one, other)
+        return [found[one] for one in sorted(found)]
 
     def totals(self) -> Totals:
         live = SEGMENTS.c.state == _STATE[SegmentState.LIVE]
@@ -400,6 +417,10 @@ def _first_key(state: SegmentState, *, after: Sequence[int] | None = None) -> sa
     if after is None:
         return query
     return query.where(sa.tuple_(*KEY) > sa.tuple_(*(sa.literal(value) for value in after)))
+
+
+def _sum(one: Amount, other: Amount) -> Amount:
+    return replace(one, objects=one.objects + other.objects, size_bytes=one.size_bytes + other.size_bytes)
 
 
 def _key_id(row: Sequence[int]) -> KeyId:

@@ -15,6 +15,7 @@ from videostore.cli.output import (
     console,
     load_site,
     print_facts,
+    print_json,
     print_rows,
     show_size,
     show_time,
@@ -36,12 +37,42 @@ def plan(
     site: SiteDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what would be deleted at a moment, hour by hour, and why. Deletes nothing."""
+    """Show what would be deleted at a moment, and when each of it becomes due: objects and bytes.
+
+    Deletes nothing.
+    """
     place = load_site(site)
     with composition.Parts(place) as parts:
         moment = parse_time(at, now=parts.clock.now())
         rows = composition.plan(parts, moment)
-    print_rows(rows, as_json=as_json, empty=f"Nothing is due at {show_time(moment)}.")
+    total = {
+        "at": moment.isoformat(),
+        "keys": sum(row["key_ends"] for row in rows),
+        "objects": sum(row["objects"] for row in rows),
+        "size_bytes": sum(row["size_bytes"] for row in rows),
+    }
+    if as_json:
+        print_json({**total, "planned": rows})
+        return
+    shown = [
+        {
+            "due_at": row["due_at"],
+            "deadline": row["deadline"],
+            "kind": row["kind"],
+            "key_id": row["key_id"],
+            "goes": "the key and all" if row["key_ends"] else f"{row['camera']}, kept for less",
+            "objects": row["objects"],
+            "size": show_size(row["size_bytes"]),
+        }
+        for row in rows
+    ]
+    print_rows(shown, as_json=False, empty=f"Nothing is due at {show_time(moment)}.")
+    if rows:
+        console.print(
+            f"by {show_time(moment)}: {total['keys']} keys, {total['objects']} objects, "
+            f"{show_size(total['size_bytes'])}",
+            style="dim",
+        )
 
 
 @app.command()
@@ -55,9 +86,10 @@ def status(*, site: SiteDir = None, as_json: AsJson = False) -> None:
     print_facts(facts, as_json=as_json)
     late = facts["keys_past_their_deadline"] + facts["of_them_past_their_deadline"]
     if late or (facts["oldest_footage_age_seconds"] or 0) >= facts["ceiling_seconds"]:
+        what = f"{late} keys or segments are" if late else "the oldest footage is"
         raise PromiseBroken(
-            f"{late} keys or segments are past their deadline",
-            hint="Nobody can open them. `videostore retention sweep` says what stops the deletion.",
+            f"{what} past the deadline",
+            hint="Nobody can open that. `videostore retention sweep` says what stops the deletion.",
         )
 
 

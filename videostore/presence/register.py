@@ -32,7 +32,7 @@ from videostore.domain.presence import (
     presence_key_id,
 )
 from videostore.domain.segment import KeyId, ObjectKey, Sha256Hex, Span
-from videostore.ports import Clock, Keyring, PublicKeys, SegmentStore
+from videostore.ports import Amount, Clock, Keyring, PublicKeys, SegmentStore
 from videostore.sealing import seal
 
 _FIELDS = ("badge", "door", "direction", "read_at")
@@ -113,6 +113,13 @@ class PresenceHolding:
                     hint="The next sweep tries again.",
                 )
         return len(keys)
+
+
+def amounts(store: SegmentStore) -> Iterator[Amount]:
+    """Yield how much there is of the register, hour by hour."""
+    for key_id in _key_ids(store):
+        sizes = [stored.size_bytes for stored in store.objects(_prefix(key_id))]
+        yield Amount(key_id, None, len(sizes), sum(sizes))
 
 
 def parse_passage(line: str) -> Passage:

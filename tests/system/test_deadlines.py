@@ -1,0 +1,149 @@
+"""How a site stands against its deadlines, as its operator and an auditor ask at the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.servers import ACCESS, SECRET
+from tests.system.commands import facts, make_site, said, videostore
+from videostore.app import Parts
+from videostore.config.site import Site
+from videostore.domain.errors import PromiseBroken
+from videostore.domain.retention import Kind
+from videostore.domain.segment import Span
+from videostore.recorder.spool import facts_of
+from videostore.sealing import seal
+from videostore.store.bucket import Bucket
+
+SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    directory = make_site(tmp_path_factory.mktemp("deadlines") / "site")
+    for name in ("lobby", "entrance"):
+        said("camera", "add", name, f"rtsp://192.0.2.1/{name}", "--no-check", site=directory)
+    return directory
+
+
+def record(site, name):
+    """Store a segment of a camera as its recorder would, now."""
+    with Parts(Site.load(site)) as parts:
+        camera = next(one for one in parts.site.cameras.all() if one.name == name)
+        start = datetime.now(UTC)
+        key_id = parts.policies()[Kind.VIDEO].key_id(camera.id, start)
+        sealed = seal(b"a movie", recipient=parts.published(Kind.VIDEO).recipient(key_id))
+        segment = facts_of(
+            sealed, camera_id=camera.id, span=Span(start, start + SECOND), sequence=0, key_id=key_id
+        )
+        parts.store.put(segment.object_key, sealed, sha256=segment.sha256)
+        parts.catalogue.add(segment)
+        return segment
+
+
+def keep_of_entrance(site, camera_id, keep):
+    """Edit the policy, as the responsible person does."""
+    path = site / "policies" / "retention.yaml"
+    cameras = json.dumps({str(camera_id): keep} if keep else {})
+    path.write_text(re.sub(r"(?m)^  cameras: .*$", f"  cameras: {cameras}", path.read_text()))
+
+
+def test_a_plan_counts_what_goes_when_also_of_a_camera_that_was_kept_for_less(site):
+    lobby, entrance = record(site, "lobby"), record(site, "entrance")
+    keep_of_entrance(site, entrance.camera_id, "7d")
+    said("retention", "status", site=site)
+    keep_of_entrance(site, entrance.camera_id, None)
+    week, month = (entrance.key_id.start + days * DAY for days in (7, 30))
+    before = facts("retention", "plan", "--at", (week - HOUR).isoformat(), site=site)
+    assert (before["objects"], [row for row in before["planned"] if row["kind"] == "video"]) == (0, [])
+    after = facts("retention", "plan", "--at", week.isoformat(), site=site)
+    (row,) = [row for row in after["planned"] if row["kind"] == "video"]
+    assert (row["camera"], row["key_ends"], row["objects"]) == ("entrance", False, 1)
+    assert row["size_bytes"] == after["size_bytes"] == entrance.size_bytes
+    assert datetime.fromisoformat(row["deadline"]) == week
+    last = facts("retention", "plan", "--at", month.isoformat(), site=site)
+    assert (last["objects"], last["size_bytes"]) == (2, lobby.size_bytes + entrance.size_bytes)
+    assert "entrance, kept for less" in said("retention", "plan", "--at", month.isoformat(), site=site)
+
+
+def test_the_status_says_how_old_the_oldest_footage_is_and_that_something_is_late(site):
+    segment = record(site, "lobby")
+    found = facts("retention", "status", site=site)
+    assert (found["clock"], found["ceiling_seconds"], found["keep_seconds"]) == ("believed", 2592000, 2592000)
+    assert found["keys_past_their_deadline"] == found["segments_being_deleted"] == 0
+    assert 0 <= found["oldest_footage_age_seconds"] < 3600
+    assert datetime.fromisoformat(found["next_due"]) > datetime.now(UTC)
+    assert datetime.fromisoformat(found["nothing_readable_before"]) <= segment.key_id.start
+    month_ago = segment.span.start - 30 * DAY - SECOND
+    with Parts(Site.load(site)) as parts:
+        span = Span(month_ago, month_ago + SECOND)
+        key_id = parts.policies()[Kind.VIDEO].key_id(segment.camera_id, month_ago)
+        late = facts_of(b"late", camera_id=segment.camera_id, span=span, sequence=0, key_id=key_id)
+        parts.catalogue.add(late)
+    done = videostore("retention", "status", "--json", site=site)
+    assert done.returncode == PromiseBroken.exit_code
+    assert json.loads(done.stdout)["oldest_footage_age_seconds"] >= 2592000
+
+
+def test_an_auditor_with_the_right_to_list_alone_judges_the_store(s3_server, tmp_path):
+    """With what `store provision` made for him, and no key, ledger, catalogue or mark of the clock."""
+    bucket = f"audit-{uuid.uuid4().hex[:12]}"
+    own = tmp_path / "site"
+    said("init", own, "--name", "test")
+    settings = {
+        "kind": "s3",
+        "endpoint": s3_server.endpoint,
+        "bucket": bucket,
+        "credentials": "file:secrets/s3",
+    }
+    (own / "videostore.yaml").write_text(f"version: 1\nsite: test\nstore: {json.dumps(settings)}\n")
+    (own / "secrets" / "s3").write_text(f"{ACCESS}:{SECRET}\n")
+    (own / "secrets" / "s3").chmod(0o600)
+    said("store", "provision", "--identities", "iam", site=own)
+    auditor = tmp_path / "auditor"
+    for name in ("cameras.yaml", "policies", "secrets/store-auditor"):
+        (auditor / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (own / name).is_dir() else shutil.copy)(own / name, auditor / name)
+    settings["credentials"] = "file:secrets/store-auditor"
+    (auditor / "videostore.yaml").write_text(f"version: 1\nsite: test\nstore: {json.dumps(settings)}\n")
+    there = sorted(auditor.rglob("*"))
+
+    def listing():
+        done = videostore("check", "--listing", "--json", site=auditor)
+        return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+    client = s3_server.client()
+    now = datetime.now(UTC)
+    for days in (1, 29):
+        client.put_object(Bucket=bucket, Key=named(now - days * DAY), Body=b"sealed")
+    code, (younger, honest) = listing()
+    assert (code, younger["holds"], honest["holds"]) == (0, True, True), younger
+    assert younger["answer"].startswith("2 objects, oldest frame 29.0 days")
+    late = named(now - 31 * DAY)
+    client.put_object(Bucket=bucket, Key=late, Body=b"sealed")
+    client.put_object(Bucket=bucket, Key=named(now, keep="-9999999"), Body=b"sealed")
+    code, (younger, honest) = listing()
+    assert code == PromiseBroken.exit_code
+    assert (younger["holds"], younger["evidence"]) == (False, [late])
+    assert (honest["holds"], honest["answer"]) == (False, "1 names claim what no name may")
+    assert sorted(auditor.rglob("*")) == there, "nothing was made, no ledger was asked for"
+    with pytest.raises(ClientError, match="AccessDenied"):
+        auditor_client(s3_server, auditor).get_object(Bucket=bucket, Key=late)
+
+
+def named(start, keep=""):
+    """Return the key of an object as a listing shows it."""
+    name = f"{start:%Y%m%dT%H%M%S}.000000Z_000010000000_0000000001_03600{keep}_{'a' * 64}.mp4.age"
+    return f"segments/{start:%Y-%m-%d}{keep}/{uuid.uuid4()}/{name}"
+
+
+def auditor_client(server, auditor):
+    access, secret = (auditor / "secrets" / "store-auditor").read_text().strip().split(":")
+    return Bucket("any", endpoint=server.endpoint, credentials=(access, secret)).client

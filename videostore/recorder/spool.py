@@ -23,7 +23,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import RLock
@@ -37,6 +37,7 @@ from videostore.domain.errors import DiskFull
 from videostore.domain.ledger import Json
 from videostore.domain.segment import (
     LONGEST_SEGMENT,
+    SITE_KEEP,
     Gap,
     GapReason,
     KeyId,
@@ -77,12 +78,15 @@ class Spool:
         limit_bytes: int | None = None,
         sign: Sign = lambda _: "",
         mine: Callable[[CameraId], bool] | None = None,
+        kept: Callable[[CameraId], timedelta] = lambda _: SITE_KEEP,
     ) -> None:
         """Beyond ``limit_bytes``, or on a full disk, the oldest whole segments are given up for new ones.
         ``sign`` returns the recorder's signature under a run; who records nothing needs none. Where several
-        processes share the spool, ``mine`` says whose cameras this one sees: nobody else touches them."""
+        processes share the spool, ``mine`` says whose cameras this one sees: nobody else touches them.
+        ``kept`` says how long footage of a camera is kept, if for less than the site's."""
         self._root = root
         self._mine = mine
+        self._kept = kept
         self._limit = limit_bytes
         self._sign = sign
         self._size: int | None = None  # as this process knows it; None until it was counted
@@ -264,14 +268,21 @@ class Spool:
     # --- Holding ---
 
     def key_ids(self) -> Sequence[KeyId]:
-        return sorted({segment.key_id for place in _PLACES for _, segment in self._files(place)})
+        return sorted({self._goes_with(segment) for place in _PLACES for _, segment in self._files(place)})
 
     def remove(self, key_id: KeyId) -> int:
-        due = [path for place in _PLACES for path, one in self._files(place) if one.key_id == key_id]
+        due = [
+            path for place in _PLACES for path, one in self._files(place) if self._goes_with(one) == key_id
+        ]
         removed = sum(remove_file(path) for path in due)
         with self._lock:
             self._size = self._whole = None  # to be listed anew
         return removed
+
+    def _goes_with(self, segment: Segment) -> KeyId:
+        """Return the key that goes when this segment must: its own, or the one its camera would get now."""
+        key_id, keep = segment.key_id, self._kept(segment.camera_id)
+        return replace(key_id, keep=min(keep, key_id.keep or keep)) if keep else key_id
 
     # --- room ---
 

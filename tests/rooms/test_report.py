@@ -88,6 +88,11 @@ def test_a_key_destroyed_late_or_never_is_said(told):
     assert (told.month().kept, told.month().overdue) == (False, 1)
     assert told.month(now=MONTH).kept  # it was not due by then
     assert "may have been readable" in pages.html(told.month(), about())
+    told.records.clear()
+    week = KeyId(SPAN.end - 7 * DAY, HOUR, 7 * DAY)
+    told.add(MONTH, Event.KEY_CREATED, kind="video", keys=[{"key_id": str(week), "recipient": "age1"}])
+    assert told.month(now=SPAN.end - timedelta(seconds=1)).kept
+    assert told.month().overdue == 1
 
 
 def test_ages_are_those_of_what_was_held_at_the_end_of_the_month(told):

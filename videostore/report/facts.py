@@ -63,7 +63,8 @@ def month_span(text: str) -> Span:
 class Month:
     """``as_of`` is the end of the month, or now in one that goes on. Margins are how long before the deadline
     something was done; negative is late. ``ages`` counts the segments held at ``as_of`` by their age in days,
-    ``overdue`` the keys that by then were past the ceiling without a record of their destruction."""
+    ``overdue`` the keys that by then were past the ceiling, or what their name promises, without a record of
+    their destruction."""
 
     span: Span
     as_of: datetime
@@ -199,7 +200,8 @@ class _Folding:
         for (_, name), segments in self._held.items():
             month.ages[max(0, (month.as_of - KeyId.parse(name).start).days)] += segments
         month.overdue = sum(
-            month.as_of >= key_id.start + CEILING[Kind(kind)] for (kind, _), key_id in self._living.items()
+            month.as_of >= key_id.start + min(CEILING[Kind(kind)], key_id.keep or CEILING[Kind(kind)])
+            for (kind, _), key_id in self._living.items()
         )
         month.unreviewed = len(self._unreviewed)
 

@@ -40,6 +40,7 @@ class PublishedKeys:
         self._policy = policy
         self._clock = clock
         self._destroyed: dict[KeyId, HourKey] = {}  # final, so read once
+        self._told: set[KeyId] = set()
 
     def recipient(self, key_id: KeyId) -> str:
         key = self._header(key_id)
@@ -81,7 +82,9 @@ class PublishedKeys:
         try:
             return self._header(key_id)
         except KeyUnavailable as error:
-            log.error("key.unreadable", key_id=str(key_id), error=str(error), hint=error.hint)
+            if key_id not in self._told:
+                self._told.add(key_id)
+                log.error("key.unreadable", key_id=str(key_id), error=str(error), hint=error.hint)
             return HourKey(key_id, "", self._policy().deadline(key_id))
 
     def _header(self, key_id: KeyId) -> HourKey | None:

@@ -22,7 +22,7 @@ from videostore.domain.errors import KeyDestroyed, PromiseBroken, StoreUnavailab
 from videostore.domain.ledger import Event, canonical
 from videostore.domain.presence import Direction, Passage
 from videostore.domain.retention import Kind
-from videostore.domain.segment import MICROSECOND, SITE_KEEP, Gap, GapReason, KeyId, ObjectKey, Span
+from videostore.domain.segment import MICROSECOND, Gap, GapReason, KeyId, ObjectKey, Span
 from videostore.recorder.spool import Spool, facts_of
 from videostore.retention.pace import Pace
 from videostore.retention.plan import plan
@@ -265,9 +265,7 @@ def test_what_is_kept_for_less_and_cannot_be_deleted_is_overdue_by_the_shorter_k
 
 
 def test_the_spool_is_emptied_of_what_a_camera_that_is_kept_for_less_left_under_a_longer_key(site):
-    site.spool = Spool(
-        site.root / "spool", kept=lambda one: site.policies[Kind.VIDEO].shorter.get(one, SITE_KEEP)
-    )
+    site.spool = Spool(site.root / "spool", kept=lambda *of: site.policies[Kind.VIDEO].less_of(*of))
     lobby, other = (
         facts_of(b"sealed", camera_id=one, span=Span(START, START + SECOND), sequence=0, key_id=KEY)
         for one in (LOBBY, uuid4())

@@ -31,7 +31,7 @@ from videostore.domain.camera import CameraId
 from videostore.domain.errors import ConfigInvalid, LedgerUnavailable, SignatureInvalid
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Kind, RetentionPolicy
-from videostore.domain.segment import SITE_KEEP, KeyId
+from videostore.domain.segment import KeyId
 from videostore.gate.certificates import OwnCertificate
 from videostore.gate.staff import FileStaffDirectory
 from videostore.keyring.files import FileKeyring, PublishedKeys
@@ -198,7 +198,7 @@ class Parts:
             limit_bytes=settings.spool_limit // (self.share.of if self.share else 1),
             mine=self.share.holds if self.share else None,
             sign=lambda run: self._recorder_key.sign(run, context=chain.CONTEXT),
-            kept=lambda camera_id: self.policies()[Kind.VIDEO].shorter.get(camera_id, SITE_KEEP),
+            kept=lambda camera_id, start: self.policies()[Kind.VIDEO].less_of(camera_id, start),
         )
 
     @cached_property

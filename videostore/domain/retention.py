@@ -161,6 +161,11 @@ class RetentionPolicy:
         bounds = [one.loaded.keep_of(camera_id) for one in self.bounds if start <= one.until]
         return min([keep, *bounds])
 
+    def less_of(self, camera_id: CameraId, start: datetime) -> timedelta:
+        """Return the same if it is less than the site keeps, else SITE_KEEP."""
+        keep = self.keep_of(camera_id, start)
+        return keep if keep < self.keep else SITE_KEEP
+
     @property
     def of_less(self) -> set[CameraId]:
         """The cameras of which anything is kept for less than the site keeps."""

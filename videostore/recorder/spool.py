@@ -78,12 +78,12 @@ class Spool:
         limit_bytes: int | None = None,
         sign: Sign = lambda _: "",
         mine: Callable[[CameraId], bool] | None = None,
-        kept: Callable[[CameraId], timedelta] = lambda _: SITE_KEEP,
+        kept: Callable[[CameraId, datetime], timedelta] = lambda *_: SITE_KEEP,
     ) -> None:
         """Beyond ``limit_bytes``, or on a full disk, the oldest whole segments are given up for new ones.
         ``sign`` returns the recorder's signature under a run; who records nothing needs none. Where several
         processes share the spool, ``mine`` says whose cameras this one sees: nobody else touches them.
-        ``kept`` says how long footage of a camera is kept, if for less than the site's."""
+        ``kept`` says how long footage of a camera and a key's beginning is kept, if for less than all."""
         self._root = root
         self._mine = mine
         self._kept = kept
@@ -281,7 +281,8 @@ class Spool:
 
     def _goes_with(self, segment: Segment) -> KeyId:
         """Return the key that goes when this segment must: its own, or the one its camera would get now."""
-        key_id, keep = segment.key_id, self._kept(segment.camera_id)
+        key_id = segment.key_id
+        keep = self._kept(segment.camera_id, key_id.start)
         return replace(key_id, keep=min(keep, key_id.keep or keep)) if keep else key_id
 
     # --- room ---

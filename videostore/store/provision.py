@@ -9,9 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from botocore.exceptions import ClientError
-
-from videostore.store.bucket import Bucket
+from videostore.store.bucket import Bucket, ClientError
 from videostore.store.lifecycle import Rule
 from videostore.store.rights import ROLES, Role, policy
 

@@ -15,12 +15,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from botocore.exceptions import ClientError
-
 from videostore.domain.errors import ObjectMissing, StoreError, StoreRefused, VideostoreError
 from videostore.domain.segment import ObjectKey, Sha256Hex
 from videostore.ports import SegmentStore
-from videostore.store.bucket import Bucket, md5_of, sha256_of
+from videostore.store.bucket import Bucket, ClientError, md5_of, sha256_of
 from videostore.store.lifecycle import Rule, differences
 from videostore.store.rights import Role
 from videostore.store.s3 import S3Store

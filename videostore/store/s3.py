@@ -15,12 +15,10 @@ from heapq import merge
 from itertools import groupby
 from os.path import commonprefix
 
-from botocore.exceptions import ClientError
-
 from videostore.domain.errors import IntegrityError, StoreUnavailable
 from videostore.domain.segment import ObjectKey, Sha256Hex
 from videostore.ports import StoredObject
-from videostore.store.bucket import Bucket, md5_of, sha256_of
+from videostore.store.bucket import Bucket, ClientError, md5_of, sha256_of
 
 _BATCH = 1000  # keys in a request to delete: the most that S3 takes
 _TYPE = "application/octet-stream"

@@ -33,6 +33,18 @@ def test_prometheus_finds_nothing_to_say_about_our_metrics():
         promtool("check", "metrics", said=generate_latest(registry))
 
 
+def test_no_proxy_stands_between_our_own_processes(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    server, thread = telemetry.serve_metrics("gate", "127.0.0.1", 0, asked={})
+    try:
+        assert telemetry.read_metrics(f"http://127.0.0.1:{server.server_port}/metrics")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def test_every_alert_fires_when_it_should_and_only_then():
     promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yml")
     promtool("test", "rules", *sorted((DEPLOY / "prometheus" / "tests").glob("*.yml")))

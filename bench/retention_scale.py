@@ -158,7 +158,7 @@ def _insert(
 
 def measure(root: Path, now: datetime) -> dict[str, float]:
     """Sweep until nothing expired is left; in a process of its own, so that its memory is retention's."""
-    telemetry.configure_logging(level="error")
+    telemetry.configure_logging(level=lambda: "error")
     clock = FixedClock(now)
     catalogue = SqlCatalogue.open(f"sqlite:///{root}/catalogue.db")
     entry_exit = RetentionPolicy(Kind.ENTRY_EXIT, DAY, LEAD, HOUR)
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, help="where the catalogue is made; 600 bytes a segment")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     asked = parser.parse_args()
-    telemetry.configure_logging(level="error")
+    telemetry.configure_logging(level=lambda: "error")
     shape = Shape(asked.live, asked.expired)
     with tempfile.TemporaryDirectory(dir=asked.dir) as name:
         began = time.perf_counter()

@@ -467,6 +467,20 @@ def test_what_is_past_the_deadline_of_its_camera_is_found_by_nobody_though_reten
     assert {row["kind"] for row in rows} == {"expired"}
 
 
+def test_footage_of_a_camera_that_is_kept_for_longer_again_comes_back_to_nobody(house, alice):
+    """The gate has judged by the shorter keep, retention never ran."""
+    serving = alice.view()
+    short = replace(house.policies[Kind.VIDEO], shorter={LOBBY: 2 * HOUR})
+    for policy in (short, house.policies[Kind.VIDEO]):
+        house.policies[Kind.VIDEO] = policy
+        assert alice.movie(serving).status_code == 200
+    house.clock.passes(3 * HOUR)
+    body = {"incident_id": alice.incident_id, "cameras": ["lobby"], **SPAN}
+    alice = Officer(house).open_incident()
+    assert {row["kind"] for row in alice.post("/v1/search", **body).json()} == {"expired"}
+    assert alice.movie(alice.view()).status_code == 400
+
+
 def test_bytes_that_a_store_altered_are_not_shown(house, alice):
     serving = alice.view()
     key = serving["parts"][0]["object_key"]

@@ -91,6 +91,18 @@ def test_what_existed_while_a_camera_was_kept_for_less_goes_by_that_and_what_cam
         office.clock.passes(DAY)
 
 
+def test_a_stranger_in_the_store_goes_by_the_shortest_keep_since_it_was_received(office):
+    for keep in (WEEK, 30 * DAY):
+        office.set(keep=keep)
+        assert office.video().keep_of(None, START) == WEEK
+        office.clock.passes(HOUR)
+    stranger = StoredObject(ObjectKey("face.jpg"), 1, START)
+    for second in (-1, 0):
+        now = START + WEEK + timedelta(seconds=second)
+        found = look([stranger], keeps=keeps_of(office.policies()), now=now)
+        assert found.overdue_count == (second == 0)
+
+
 def test_a_policy_that_only_tightens_leaves_no_bound(office):
     for days in (20, 10, 5):
         office.set(keep=days * DAY, shorter={CAMERAS[0]: (days - 1) * DAY})

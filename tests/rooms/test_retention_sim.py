@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from bench.retention_sim import Simulation, simulate
+
+SIMULATION = Path(__file__).parents[2] / "bench" / "retention_sim.py"
 
 
 @pytest.fixture
@@ -18,12 +23,16 @@ def memory():
         yield Path(root)
 
 
-def test_nothing_is_late_overdue_or_early_whatever_goes_wrong(memory):
-    result = simulate(memory, days=1, cameras=10, seed=5)
-    assert (result.lateness_max_s, result.overdue, result.early_deletions) == (0, 0, 0)
-    assert result.segments_deleted > 5
-    assert result.restarts > 5
-    assert result.faults_injected > 20
+def test_nothing_is_late_overdue_or_early_whatever_goes_wrong():
+    """As it is typed: the last line says it, and so does the exit code."""
+    command = [sys.executable, SIMULATION, "--days", "1", "--cameras", "10", "--seed", "5", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["lateness_max_s"], result["overdue"], result["early_deletions"]) == (0, 0, 0)
+    assert result["segments_deleted"] > 5
+    assert result["restarts"] > 5
+    assert result["faults_injected"] > 20
 
 
 def test_the_simulation_sees_what_is_late_and_overdue(memory, monkeypatch):

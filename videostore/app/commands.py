@@ -259,8 +259,8 @@ def coverage(parts: Parts, camera: Camera, span: Span) -> list[Stretch]:
     facts += [*damaged(facts, [gap for gap in missing if gap.detail == GapReason.PACKET_LOSS]), *missing]
     first = min((fact.span.start for fact in facts), default=now)
     facts += _as_the_ledger_tells(parts, camera, span, first)
-    keep = parts.policies()[Kind.VIDEO].keep_of(camera.id)
-    facts.append(Stretch(Span(EPOCH, now - keep), State.EXPIRED))
+    expired = parts.policies()[Kind.VIDEO].expired_before(camera.id, now)
+    facts.append(Stretch(Span(EPOCH, expired), State.EXPIRED))
     if span.end > now:
         facts.append(Stretch(Span(now, span.end), State.FUTURE))
     reaches = parts.spool.progress(camera.id).end

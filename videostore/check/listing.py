@@ -38,12 +38,12 @@ class Keeps:
     until_s: float = math.inf
     earlier: Sequence[Keeps] = ()
 
-    def of(self, camera: str, hour_s: int) -> int:
+    def of(self, camera: str, hour_s: float) -> int:
         """Return for how long footage of a camera and an hour may be kept."""
         keeps = (one for one in (self, *self.earlier) if hour_s <= one.until_s)
         return min(min(one.video_s, one.cameras_s.get(camera, one.video_s)) for one in keeps)
 
-    def of_passages(self, hour_s: int) -> int:
+    def of_passages(self, hour_s: float) -> int:
         """Return for how long entry/exit records of an hour may be kept."""
         return min(one.entry_exit_s for one in (self, *self.earlier) if hour_s <= one.until_s)
 
@@ -89,8 +89,11 @@ def look(objects: Iterable[StoredObject], *, keeps: Keeps, now: datetime) -> Lis
                 found.is_overdue(one.key)
         else:
             found.strangers += 1
-            keep_s = keeps.entry_exit_s if one.key.startswith("presence/") else keeps.video_s
-            if now_s >= one.stored_at.timestamp() + keep_s:
+            stored_s = one.stored_at.timestamp()
+            keep_s = (
+                keeps.of_passages(stored_s) if one.key.startswith("presence/") else keeps.of("", stored_s)
+            )
+            if now_s >= stored_s + keep_s:
                 found.is_overdue(one.key)
     return found
 

@@ -166,6 +166,11 @@ class RetentionPolicy:
         keep = self.keep_of(camera_id, start)
         return keep if keep < self.keep else SITE_KEEP
 
+    def expired_before(self, camera_id: CameraId, now: datetime) -> datetime:
+        """Return the moment before which nothing of a camera may be readable any more at ``now``."""
+        ends = [min(one.until, now - one.loaded.keep_of(camera_id)) for one in self.bounds]
+        return max([now - self.keep_of(camera_id), *ends])
+
     @property
     def of_less(self) -> set[CameraId]:
         """The cameras of which anything is kept for less than the site keeps."""

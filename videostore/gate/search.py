@@ -106,7 +106,7 @@ class Search:
         if span.end > now:
             everywhere.append(Stretch(Span(now, span.end), State.FUTURE))
         policy = self._retention()
-        alive = {camera: Span(now - policy.keep_of(camera), max(now, span.end)) for camera in cameras}
+        alive = {camera: Span(policy.expired_before(camera, now), max(now, span.end)) for camera in cameras}
         facts = {
             camera: [
                 *everywhere,

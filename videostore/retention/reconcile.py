@@ -120,7 +120,7 @@ class Reconciler:
         """Delete an object whose key says nothing, if it would be due ``ahead`` of now had it been captured
         when it was received."""
         policy = self._this.policies[kind]
-        if self._this.now + ahead - found.stored_at < policy.keep - policy.lead:
+        if self._this.now + ahead - found.stored_at < policy.keep_of(None, found.stored_at) - policy.lead:
             return
         refused = self._store.delete([found.key])
         if refused or self._store.size(found.key) is not None:

@@ -190,6 +190,38 @@ def test_records_taken_away_from_a_running_ledger_are_noticed(ledger, directory)
         ledger.append(Event.SERVED, actor="officer-1", body={})
 
 
+@pytest.mark.parametrize("left", [0, 2, 4])
+def test_records_taken_away_from_who_follows_are_noticed(ledger, directory, left):
+    fill(ledger)
+    assert [record.sequence for record in ledger.records(after=2)] == [3, 4]
+    assert list(ledger.records(after=4)) == []
+    rewrite(directory, lambda lines: lines[:left])
+    with pytest.raises(LedgerBroken):
+        list(ledger.records(after=4))
+
+
+def test_a_record_altered_behind_who_follows_is_noticed_with_the_next(ledger, directory, key):
+    fill(ledger)
+    assert len(list(ledger.records())) == 5
+    assert list(ledger.records(after=4)) == []
+    rewrite(directory, lambda lines: [*lines[:4], lines[4].replace(b"officer-1", b"officer-2")])
+    with pytest.raises(LedgerBroken):
+        list(ledger.records(after=4))
+
+
+def test_who_follows_reads_what_another_process_appended(ledger, directory, key):
+    fill(ledger)
+    after, read = -1, []
+    other = FileLedger(directory, key=key, clock=SettableClock())
+    for _ in range(3):
+        for record in ledger.records(after=after):
+            read.append(record.sequence)
+            after = record.sequence
+        fill(other, 150)
+    assert read == list(range(305))
+    assert [record.sequence for record in ledger.records(after=300)] == list(range(301, 455))
+
+
 def test_a_ledger_that_cannot_be_written_says_so_and_keeps_no_part(key, tmp_path):
     blocked = tmp_path / "ledger"
     blocked.write_text("in the way")

@@ -85,6 +85,7 @@ class FileLedger:
         self._key = key
         self._clock = clock
         self._head: _Head | None = None  # as of the last append or checkpoint of this process
+        self._last: tuple[int, Sha256Hex, int] | None = None  # what stands before the last record read
         self._lock = RLock()
 
     def append(self, event: Event, *, actor: str, body: Mapping[str, Json]) -> Record:
@@ -94,11 +95,17 @@ class FileLedger:
             return self._write(head, event, actor, body)
 
     def records(self, *, after: int = -1) -> Iterator[Record]:
-        head = self._head_at((after + 1) // STRIDE)
+        last = self._last
+        goes_on = last is not None and last[0] == after
+        head = _Head(*last) if last and goes_on else self._head_at((after + 1) // STRIDE)
         for line in read_lines(self._path, start=head.end):
+            last = head.size, head.hash, head.end
             self._believe(line, head)
             if line.record.sequence > after:
                 yield line.record
+        if goes_on and head.size <= after:
+            raise _shorter(self._path)
+        self._last = last
 
     def find(self, *events: Event) -> Iterator[Record]:
         for line in find_lines(self._path, events):
@@ -258,11 +265,14 @@ class FileLedger:
         """Remove the beginning of a record whose writer died, and say so."""
         torn = (self._path.stat().st_size if self._path.exists() else 0) - head.end
         if torn < 0:
-            raise LedgerBroken(
-                f"{self._path} is shorter than it was",
-                hint="Records were taken away: keep the files as they are.",
-            )
+            raise _shorter(self._path)
         if torn:
             os.truncate(self._path, head.end)
             log.warning("ledger.tail-repaired", torn_bytes=torn)
             self._write(head, Event.TAIL_REPAIRED, "ledger", {"torn_bytes": torn})
+
+
+def _shorter(path: Path) -> LedgerBroken:
+    return LedgerBroken(
+        f"{path} is shorter than it was", hint="Records were taken away: keep the files as they are."
+    )

@@ -12,7 +12,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -70,7 +70,7 @@ class SigningKey:
             )
         return cls(key)
 
-    @property
+    @cached_property
     def public(self) -> str:
         """The public half as text: ``ed25519:`` and 32 bytes in base64."""
         raw = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)

@@ -240,3 +240,21 @@ def test_a_site_has_one_process_for_each_role_and_a_dead_one_frees_it(site):
         site.announce("recorder", {"metrics_url": "http://127.0.0.1:1/metrics"})
         assert site.running()["recorder"]["pid"] == os.getpid()
     assert site.running() == {}
+
+
+@pytest.mark.parametrize("now", ["true ", "maybe"])
+def test_a_policy_counts_as_it_is_written_now_whatever_its_file_says_of_its_age(site, now):
+    path = site.root / ACCESS
+    stamp = path.stat()
+    assert not site.access().break_glass
+    with path.open("r+") as file:  # the same inode, size and time
+        text = file.read()
+        file.seek(0)
+        file.write(text.replace("break_glass: false", f"break_glass: {now}"))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    for _ in range(2):
+        if now == "maybe":
+            with pytest.raises(ConfigInvalid):
+                site.access()
+        else:
+            assert site.access().break_glass

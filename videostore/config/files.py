@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Hashable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,12 +39,21 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     Raises ConfigInvalid (missing, not YAML, unknown key, wrong value) or SiteTooNew.
     """
     try:
-        content = yaml.load(path.read_bytes(), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        data = path.read_bytes()
     except OSError as error:
         raise ConfigInvalid(
             f"cannot read {path}: {error.strerror}",
             hint="Restore the file or make a new site with `videostore init`.",
         ) from error
+    parsed: Model = _parse(data, path, model)
+    return parsed
+
+
+@lru_cache(maxsize=16)
+def _parse(data: bytes, path: Path, model: type[Model]) -> Model:
+    """The same bytes say the same: policies are read for every answer of the gate, and parsed once."""
+    try:
+        content = yaml.load(data, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         what = " ".join(str(error).split())
         raise ConfigInvalid(f"{path} is not YAML: {what}", hint="Correct the line that is named.") from error

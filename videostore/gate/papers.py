@@ -13,13 +13,14 @@ import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from videostore.domain.access import Acknowledgement, Approval
 from videostore.domain.errors import SignatureInvalid
 from videostore.domain.ledger import Json, canonical
 from videostore.domain.segment import Sha256Hex, Span
-from videostore.signing import SigningKey, verify
+from videostore.signing import SigningKey, verify_canonical
 
 Paper = dict[str, Any]
 
@@ -98,9 +99,13 @@ def is_signed(paper: Mapping[str, Any], public: str, context: str) -> bool:
     """Say whether the whole of ``paper`` was signed by the key ``public``, as this kind of paper."""
     document = {name: value for name, value in paper.items() if name != "signature"}
     try:
-        return verify(document, str(paper["signature"]), public=public, context=context)
-    except TypeError:  # what has no canonical form, nobody signed
+        return _verified(canonical(document), str(paper["signature"]), public=public, context=context)
+    except (TypeError, ValueError):  # what has no canonical form, nobody signed
         return False
+
+
+_verified = lru_cache(maxsize=1024)(verify_canonical)
+"""The same bytes under the same key stay signed or not; whether the paper counts now is asked elsewhere."""
 
 
 def is_self(person: Mapping[str, Any], approver: str, public: str | None) -> bool:

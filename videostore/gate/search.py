@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 
-from videostore.domain.access import Decision, Reason
+from videostore.domain.access import Decision, Grant, Reason
 from videostore.domain.camera import CameraId
 from videostore.domain.coverage import State, Stretch, damaged, explain
 from videostore.domain.ledger import Event, Json
@@ -82,9 +82,13 @@ class Search:
             decision = Decision(Reason.SPAN_TOO_LONG)
         self._rules.check(staff_id, "search", decision, incident_id=incident_id)
         facts = self._facts(cameras, span)
-        found = [
-            one for camera in cameras for one in self._split(staff_id, camera, explain(span, facts[camera]))
+        now = self._rules.now()
+        grants = [
+            grant
+            for grant in self._rules.book().grants_of(staff_id)
+            if not grant.revoked and now < grant.expires_at
         ]
+        found = [one for camera in cameras for one in _split(grants, camera, explain(span, facts[camera]))]
         body: dict[str, Json] = {
             "incident_id": incident_id,
             "cameras": [str(camera) for camera in sorted(cameras)],
@@ -126,20 +130,16 @@ class Search:
                 facts[gap.camera_id] += damaged(footage[gap.camera_id], [missing])
         return {camera: facts[camera] + footage[camera] for camera in cameras}
 
-    def _split(self, staff_id: str, camera: CameraId, stretches: Iterable[Stretch]) -> Iterator[Found]:
-        """Say of footage which of it the person has a grant for."""
-        now = self._rules.now()
-        grants = [
-            grant.request.span
-            for grant in self._rules.book().grants_of(staff_id)
-            if camera in grant.request.cameras and not grant.revoked and now < grant.expires_at
-        ]
-        for one in stretches:
-            if one.state not in FOOTAGE:
-                yield Found(camera, one, granted=False)
-                continue
-            without = uncovered(one.span, grants)
-            parts = [(span, False) for span in without]
-            parts += [(span, True) for span in (uncovered(one.span, without) if without else [one.span])]
-            for span, granted in sorted(parts):
-                yield Found(camera, Stretch(span, one.state, one.detail), granted=granted)
+
+def _split(grants: Iterable[Grant], camera: CameraId, stretches: Iterable[Stretch]) -> Iterator[Found]:
+    """Say of footage which of it one of ``grants`` covers."""
+    spans = [grant.request.span for grant in grants if camera in grant.request.cameras]
+    for one in stretches:
+        if one.state not in FOOTAGE:
+            yield Found(camera, one, granted=False)
+            continue
+        without = uncovered(one.span, spans)
+        parts = [(span, False) for span in without]
+        parts += [(span, True) for span in (uncovered(one.span, without) if without else [one.span])]
+        for span, granted in sorted(parts):
+            yield Found(camera, Stretch(span, one.state, one.detail), granted=granted)

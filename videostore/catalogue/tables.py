@@ -27,7 +27,7 @@ SEGMENTS = Table(
     Column("state", SmallInteger, nullable=False),
     Column("key_keep_s", Integer, nullable=False, server_default="0"),
 )
-Index("segments_by_time", SEGMENTS.c.camera_id, SEGMENTS.c.start_us)
+Index("segments_by_time", SEGMENTS.c.camera_id, SEGMENTS.c.start_us, SEGMENTS.c.end_us, SEGMENTS.c.state)
 KEY = (SEGMENTS.c.key_start_us, SEGMENTS.c.key_period_s, SEGMENTS.c.key_keep_s)
 Index("segments_by_key", SEGMENTS.c.state, *KEY, SEGMENTS.c.camera_id)
 

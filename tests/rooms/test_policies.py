@@ -21,7 +21,7 @@ from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import SITE_KEEP, KeyId, ObjectKey, Segment, Sha256Hex, Span
 from videostore.ledger.files import FileLedger
 from videostore.ports import StoredObject
-from videostore.retention.policies import PoliciesOnRecord
+from videostore.retention.policies import PoliciesOnRecord, last_on_record
 from videostore.signing import SigningKey
 
 START = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
@@ -69,6 +69,14 @@ def office(tmp_path):
 
 def hour(moment: datetime) -> KeyId:
     return KeyId.covering(moment, HOUR)
+
+
+def test_what_is_on_record_is_the_policy_that_was_loaded_last(office):
+    assert last_on_record(office.ledger) is None
+    office.video()
+    office.set(keep=WEEK, shorter={CAMERAS[0]: DAY})
+    office.video()
+    assert last_on_record(office.ledger) == office.wanted
 
 
 def test_what_existed_while_a_camera_was_kept_for_less_goes_by_that_and_what_came_later_does_not(office):

@@ -138,6 +138,17 @@ def test_a_broken_file_stops_what_reads_it_and_is_named(site, file, change, erro
         assert file.rsplit("/", 1)[-1] in refused(videostore(*command, site=site), error)
 
 
+def test_retention_goes_on_by_the_policy_on_record_whatever_file_is_broken(site):
+    path = site / "policies" / "retention.yaml"
+    path.write_text(path.read_text().replace("keep: 30d", "keep: 7d"))
+    said("retention", "sweep", site=site)
+    for file in ("policies/retention.yaml", "policies/access.yaml", "cameras.yaml"):
+        (site / file).write_text("version: [")
+    done = videostore("retention", "sweep", "--json", site=site)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["keys_created"] == 0  # the same keep: no key is missing
+
+
 @pytest.mark.parametrize(("kind", "keep"), [("video", "31d"), ("video", "721h"), ("entry_exit", "25h")])
 def test_keeping_longer_than_the_paragraph_allows_is_refused_by_its_name(site, kind, keep):
     path = site / "policies" / "retention.yaml"

@@ -46,7 +46,7 @@ from videostore.recorder.dropped import Folder, FolderHolding, Pattern
 from videostore.recorder.spool import Spool
 from videostore.retention.clock import GuardedClock
 from videostore.retention.pace import Pace
-from videostore.retention.policies import PoliciesOnRecord
+from videostore.retention.policies import PoliciesOnRecord, last_on_record
 from videostore.retention.sweep import Keys, Sweep
 from videostore.signing import ExportKey, SigningKey, read_certificate
 from videostore.store.decorators import Metered, ReadBack, Retrying
@@ -103,7 +103,12 @@ class Parts:
     @cached_property
     def policies(self) -> Callable[[], Mapping[Kind, RetentionPolicy]]:
         root = self.site.root
-        wanted = Followed(root / "policies" / "retention.yaml", self.site.retention, root / "cameras.yaml")
+        wanted = Followed(
+            root / "policies" / "retention.yaml",
+            self.site.retention,
+            root / "cameras.yaml",
+            otherwise=lambda: last_on_record(self.ledger) if self.role == "retention" else None,
+        )
         return PoliciesOnRecord(wanted, ledger=lambda: self.ledger, clock=self.clock)
 
     def policy(self, kind: Kind) -> Callable[[], RetentionPolicy]:

@@ -27,9 +27,9 @@ SiteDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def load_site(option: Path | None) -> Site:
-    """Return the site that the option, the environment or the current directory names."""
-    return Site.load(find_root(option))
+def load_site(option: Path | None, *, whole: bool = True) -> Site:
+    """Return the site that the option, the environment or the current directory names (see ``Site.load``)."""
+    return Site.load(find_root(option), whole=whole)
 
 
 def print_json(value: Any) -> None:

@@ -96,7 +96,7 @@ def status(*, site: SiteDir = None, as_json: AsJson = False) -> None:
 @app.command()
 def sweep(*, site: SiteDir = None, as_json: AsJson = False) -> None:
     """Run one pass of retention now. `videostore run retention` does this by itself."""
-    place = load_site(site)
+    place = load_site(site, whole=False)
     with composition.Parts(place, role="retention") as parts:
         parts.clock.advance()
         report = composition.sweep(parts).run()

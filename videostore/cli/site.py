@@ -69,8 +69,8 @@ def run(
     share: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run a part of the site, or one process of each, until stopped by Ctrl-C or SIGTERM."""
-    place = load_site(site)
-    level = Followed(place.root / SETTINGS, lambda: Site.load(place.root).settings.logging.level)
+    place = load_site(site, whole=role is not Role.RETENTION)
+    level = Followed(place.root / SETTINGS, lambda: Site.load(place.root, whole=False).settings.logging.level)
     configure_logging(level=level, json=place.settings.logging.form == "json")
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -15,14 +15,21 @@ log = telemetry.logger("config")
 
 class Followed(Generic[Value]):
     """Calls ``read`` again whenever ``path`` or one of ``also`` changed. A file that broke is said once and
-    the last good value stays: a slip in an editor must not stop retention. The first reading raises."""
+    the last good value stays: a slip in an editor must not stop retention. The first reading raises, unless
+    ``otherwise`` tells what was good before."""
 
-    def __init__(self, path: Path, read: Callable[[], Value], *also: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        read: Callable[[], Value],
+        *also: Path,
+        otherwise: Callable[[], Value | None] = lambda: None,
+    ) -> None:
         self._path = path
         self._paths = (path, *also)
         self._read = read
         self._stamp = self._look()
-        self._value = read()
+        self._value = self._first(otherwise)
 
     def __call__(self) -> Value:
         stamp = self._look()
@@ -34,6 +41,16 @@ class Followed(Generic[Value]):
             except VideostoreError as error:
                 log.error("file.broken", path=str(self._path), error=str(error), hint=error.hint)
         return self._value
+
+    def _first(self, otherwise: Callable[[], Value | None]) -> Value:
+        try:
+            return self._read()
+        except VideostoreError as error:
+            before = otherwise()
+            if before is None:
+                raise
+            log.error("file.broken", path=str(self._path), error=str(error), hint=error.hint)
+            return before
 
     def _look(self) -> list[tuple[int, int] | None]:
         return [_stamp(path) for path in self._paths]

@@ -52,8 +52,9 @@ class Site:
     settings: SiteSettings
 
     @classmethod
-    def load(cls, root: Path) -> Site:
-        """Read and validate everything of the site that is configuration.
+    def load(cls, root: Path, *, whole: bool = True) -> Site:
+        """Read and validate everything of the site that is configuration; without ``whole`` the settings
+        alone, for retention goes on when another file is broken.
 
         Raises SiteMissing, SiteTooNew, ConfigInvalid or KeepTooLong.
         """
@@ -63,9 +64,10 @@ class Site:
                 hint=f"Make one with `videostore init DIR`, or name one with --site or {ENVIRONMENT}.",
             )
         site = cls(root.absolute(), read_yaml(root / SETTINGS, SiteSettings))
-        site.retention()
-        site.access()
-        site.cameras.all()
+        if whole:
+            site.retention()
+            site.access()
+            site.cameras.all()
         return site
 
     def path(self, relative: str) -> Path:

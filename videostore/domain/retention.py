@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import accumulate
+from typing import Any
+from uuid import UUID
 
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import ConfigInvalid, KeepTooLong
@@ -96,6 +98,17 @@ class RetentionPolicy:
             "key_period_us": self.key_period // MICROSECOND,
             "shorter_us": {str(camera): keep // MICROSECOND for camera, keep in self.shorter.items()},
         }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> RetentionPolicy:
+        """Return the policy that ``to_json`` wrote."""
+        return cls(
+            Kind(fields["kind"]),
+            fields["keep_us"] * MICROSECOND,
+            fields["lead_us"] * MICROSECOND,
+            fields["key_period_us"] * MICROSECOND,
+            {UUID(name): keep * MICROSECOND for name, keep in fields.get("shorter_us", {}).items()},
+        )
 
     @property
     def revision(self) -> Sha256Hex:

@@ -94,6 +94,15 @@ class PoliciesOnRecord:
         loaded.append(_loaded(self._ledger().append(Event.POLICY_LOADED, actor=ACTOR, body=body)))
 
 
+def last_on_record(ledger: Ledger) -> Mapping[Kind, RetentionPolicy] | None:
+    """Return the policies that were loaded last, None unless there is one of each kind."""
+    found: dict[Kind, RetentionPolicy] = {}
+    for record in ledger.find(Event.POLICY_LOADED):
+        policy = RetentionPolicy.from_json(record.body)
+        found[policy.kind] = policy
+    return found if found.keys() == set(Kind) else None
+
+
 def _loaded(record: Record) -> Loaded:
     body: Mapping[str, Any] = record.body
     return Loaded(

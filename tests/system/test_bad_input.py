@@ -146,6 +146,7 @@ def test_retention_goes_on_by_the_policy_on_record_whatever_file_is_broken(site)
         (site / file).write_text("version: [")
     done = videostore("retention", "sweep", "--json", site=site)
     assert done.returncode == 0, done.stderr
+    assert "file.broken" in done.stderr
     assert json.loads(done.stdout)["keys_created"] == 0  # the same keep: no key is missing
 
 

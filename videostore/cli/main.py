@@ -36,6 +36,7 @@ from videostore.cli import (
 )
 from videostore.cli.output import errors, print_error
 from videostore.domain.errors import VideostoreError
+from videostore.telemetry import configure_logging
 
 DEBUG = "VIDEOSTORE_DEBUG"
 
@@ -57,11 +58,11 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback does all
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    configure_logging(level=lambda: "warning")  # to stderr: what a command prints is what was asked for
 
 
 for module in (site, capacity, coverage, demo, login, oversight, access, footage, report):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -24,6 +25,7 @@ from videostore.domain.presence import Direction, Passage
 from videostore.domain.retention import Kind
 from videostore.domain.segment import EPOCH, KeyId, Span
 from videostore.gate.api import create_api
+from videostore.gate.casebook import Casebook
 from videostore.gate.export import Unit
 from videostore.gate.logins import Logins
 from videostore.gate.papers import sign_approval
@@ -430,6 +432,21 @@ def test_a_ledger_that_does_not_verify_closes_the_door(house, alice):
     house.gate = house.new_gate()
     answer = house.client().post("/v1/login", json=house.credentials("alice"))
     assert (answer.status_code, answer.json()["error"]) == (503, "LedgerBroken")
+
+
+def test_whoever_asks_the_casebook_finds_what_was_recorded_before_he_asked(house):
+    book = Casebook(house.ledger)
+
+    def one(number):
+        for part in range(10):
+            name = f"{number}-{part}"
+            body = {"incident_id": name, "purpose": "search", "reference": "fire"}
+            house.ledger.append(Event.INCIDENT_OPENED, actor="alice", body=body)
+            book.follow()
+            assert name in book.incidents
+
+    with ThreadPoolExecutor(8) as many:
+        list(many.map(one, range(8)))
 
 
 def test_a_film_that_is_broken_off_is_recorded_as_far_as_it_went(house, alice):

@@ -42,11 +42,20 @@ class Casebook:
     _approvals: dict[str, set[str]] = field(default_factory=dict)
     _stands_since: datetime = EPOCH
     _read: int = -1
+    _begun: int = 0
+    _done: int = 0
     _lock: Lock = field(default_factory=Lock)
 
     def follow(self) -> None:
-        """Take in what was recorded since. Raises LedgerBroken or LedgerUnavailable: the door stays shut."""
+        """Take in what was recorded since. Raises LedgerBroken or LedgerUnavailable: the door stays shut.
+
+        Who waited while another reading began, and ended well, has what that one read.
+        """
+        asked = self._begun
         with self._lock:
+            if self._done > asked:
+                return
+            self._begun += 1
             for record in self.ledger.records(after=self._read):
                 try:
                     self._take(record)
@@ -55,6 +64,7 @@ class Casebook:
                         f"record {record.sequence} does not hold what it should: {error}"
                     ) from error
                 self._read = record.sequence
+            self._done = self._begun
 
     def valid(self, dossier: Dossier | None) -> Dossier | None:
         """Return the dossier with every withdrawal on record, whatever the person's file says; and with

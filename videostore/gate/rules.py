@@ -64,9 +64,10 @@ class Rules:
 
     def may_search(self, staff_id: str, incident_id: str) -> Decision:
         """Return whether a person may learn what there is, for this incident."""
+        book = self.book()
         return decide_search(
-            dossier=self.dossier(staff_id),
-            incident=self.book().incidents.get(incident_id),
+            dossier=book.valid(self._staff.dossier(staff_id)),
+            incident=book.incidents.get(incident_id),
             policy=self.policy(),
             now=self.now(),
         )
@@ -75,10 +76,11 @@ class Rules:
         self, staff_id: str, grant: Grant | None, mode: Mode, camera_id: CameraId, span: Span
     ) -> Decision:
         """Return whether footage may leave under a grant."""
+        book = self.book()
         return decide_serving(
             grant,
-            dossier=self.dossier(staff_id),
-            incident=self.book().incidents.get(grant.request.incident_id) if grant else None,
+            dossier=book.valid(self._staff.dossier(staff_id)),
+            incident=book.incidents.get(grant.request.incident_id) if grant else None,
             mode=mode,
             camera_id=camera_id,
             span=span,

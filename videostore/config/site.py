@@ -109,7 +109,7 @@ class Site:
         """Read policies/access.yaml and the notice it names."""
         content = self._access_file()
         return AccessPolicy(
-            notice_sha256=Sha256Hex(sha256(self.notice().encode()).hexdigest()),
+            notice_sha256=Sha256Hex(sha256(self._notice(content).encode()).hexdigest()),
             max_span=content.max_span,
             grant_lifetime=content.grant_lifetime,
             second_person=frozenset(content.second_person),
@@ -134,7 +134,10 @@ class Site:
 
     def notice(self) -> str:
         """Return the text that staff acknowledge."""
-        path = self.root / "policies" / self._access_file().notice
+        return self._notice(self._access_file())
+
+    def _notice(self, content: AccessFile) -> str:
+        path = self.root / "policies" / content.notice
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

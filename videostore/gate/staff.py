@@ -76,8 +76,8 @@ class FileStaffDirectory:
 
     def dossier(self, staff_id: str) -> Dossier | None:
         """Raises ConfigInvalid if the person's file is damaged."""
-        person = self._read(staff_id)
-        return None if person is None else self._checked(person)
+        opened = self._open(staff_id)
+        return opened and opened[1]
 
     def prove(self, staff_id: str, password: str, code: str, *, now: datetime) -> Proof | None:
         person: Paper | None = None
@@ -322,6 +322,11 @@ class FileStaffDirectory:
         write_file(self._directory / f"{person['id']}.json", data, mode=0o600)
 
     def _read(self, staff_id: str) -> Paper | None:
+        opened = self._open(staff_id)
+        return opened and opened[0]
+
+    def _open(self, staff_id: str) -> tuple[Paper, Dossier] | None:
+        """Return a person's file, and what counts of it now."""
         if not _ID.fullmatch(staff_id):
             return None
         path = self._directory / f"{staff_id}.json"
@@ -335,7 +340,7 @@ class FileStaffDirectory:
                 or not _SECRET.fullmatch(person["login"].get("totp", _NO_SECRET))
             ):
                 raise ValueError("the file is another person's or another version's")  # noqa: TRY301
-            self._checked(person)
+            return person, self._checked(person)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -343,7 +348,6 @@ class FileStaffDirectory:
                 f"the file of {staff_id} is damaged: {type(error).__name__}",
                 hint=f"Restore {path.name} of the staff directory from a copy, or add the person anew.",
             ) from error
-        return person
 
 
 def enrolment(site: str, staff_id: str, secret: str) -> str:

@@ -86,6 +86,7 @@ class FileLedger:
         self._clock = clock
         self._head: _Head | None = None  # as of the last append or checkpoint of this process
         self._last: tuple[int, Sha256Hex, int] | None = None  # what stands before the last record read
+        self._signed: tuple[bytes, str] | None = None  # the last record whose signature was checked
         self._lock = RLock()
 
     def append(self, event: Event, *, actor: str, body: Mapping[str, Json]) -> Record:
@@ -234,8 +235,11 @@ class FileLedger:
                 self._index.write(number, entry)
 
     def _check_signature(self, line: Line) -> None:
+        if (line.data, line.signature) == self._signed:
+            return
         if not verify_canonical(line.data, line.signature, public=self._key.public, context=RECORD_CONTEXT):
             raise LedgerBroken(f"record {line.record.sequence} is not signed by this ledger's key")
+        self._signed = line.data, line.signature
 
     # --- writing, under both locks ---
 

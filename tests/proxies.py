@@ -1,4 +1,4 @@
-"""A TCP proxy that does to a connection what networks, balancers and dying servers do."""
+"""A TCP proxy that does to a connection what networks, balancers and dying servers do; and an HTTP proxy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from urllib.parse import urlsplit
 
@@ -29,7 +31,10 @@ class Fault:
 
 
 class Proxy:
-    """``endpoint`` is its URL; set ``fault`` for the connections that come from now on."""
+    """``endpoint`` is its URL; set ``fault`` for the connections that come from now on.
+
+    ``connections`` counts them.
+    """
 
     def __init__(self, upstream: str) -> None:
         where = urlsplit(upstream)
@@ -38,6 +43,7 @@ class Proxy:
         self._over = Event()
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.fault = Fault()
+        self.connections = 0
         Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -48,6 +54,7 @@ class Proxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self.connections += 1
                 Thread(target=self._serve, args=(client, self.fault), daemon=True).start()
 
     def _serve(self, client: socket.socket, fault: Fault) -> None:
@@ -101,3 +108,78 @@ def proxy(upstream: str) -> Iterator[Proxy]:
         yield running
     finally:
         running.close()
+
+
+class ForwardProxy(ThreadingHTTPServer):
+    """Carries a request for any host to ``upstream``, and a tunnel to any host to ``tunnels``, both URLs.
+
+    ``seen`` has what was asked of it: method, target and headers.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, upstream: str, tunnels: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Forwarding)
+        self.upstream, self.tunnels = urlsplit(upstream), urlsplit(tunnels)
+        self.seen: list[tuple[str, str, dict[str, str]]] = []
+        self.host = f"127.0.0.1:{self.server_address[1]}"
+
+
+class _Forwarding(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: ForwardProxy
+
+    def _forward(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.seen.append((self.command, self.path, headers))
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        url = urlsplit(self.path)
+        onward = HTTPConnection(self.server.upstream.netloc)
+        passed = {
+            name: value
+            for name, value in headers.items()
+            if not name.startswith("proxy-") and name != "expect"
+        }
+        onward.request(self.command, url._replace(scheme="", netloc="").geturl(), body or None, passed)
+        answer = onward.getresponse()
+        data = answer.read()
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+        onward.close()
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward  # noqa: N815 - http.server names them
+
+    def do_CONNECT(self) -> None:
+        self.server.seen.append(
+            (self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
+        )
+        self.send_response_only(200)
+        self.end_headers()
+        where = self.server.tunnels
+        with suppress(OSError), socket.create_connection((where.hostname, where.port)) as server:
+            Thread(target=_pour, args=(server, self.connection), daemon=True).start()
+            _pour(self.connection, server)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+def _pour(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def forward_proxy(upstream: str, tunnels: str) -> Iterator[ForwardProxy]:
+    with ForwardProxy(upstream, tunnels) as running:
+        Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
+        yield running
+        running.shutdown()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import boto3
 import httpx
+import trustme
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -28,6 +29,8 @@ from videostore.store.rights import seaweedfs as seaweedfs_config
 POSTGRESQL_LOGIN = ("tester", "postgres-secret")
 ACCESS, SECRET = "test-access", "test-secret"
 CONFIGURED = "configured"
+DOMAIN = "s3.example.test"
+"""The buckets of SeaweedFS are host names under it; nobody resolves them."""
 ROLE_KEYS = {role: (f"{role}-access", f"{role}-secret") for role in ROLES}
 _START_SECONDS = 60
 
@@ -35,9 +38,12 @@ _START_SECONDS = 60
 @dataclass(frozen=True)
 class S3Server:
     """``stop`` ends it for good; ``shell`` runs commands of ``weed shell``, a line each, and returns what
-    they said. ``directory`` is its disk."""
+    they said. ``directory`` is its disk. Over TLS, the authority of ``ca_file`` vouches for localhost, DOMAIN
+    and the buckets under it."""
 
     endpoint: str
+    tls_endpoint: str
+    ca_file: str
     stop: Callable[[], None]
     shell: Callable[[str], str]
     directory: Path
@@ -103,12 +109,18 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
     configured = seaweedfs_config(CONFIGURED, ROLE_KEYS)
     configured["identities"].append(identity)
     (directory / "s3.json").write_text(json.dumps(configured))
-    master, volume, filer, s3 = free_ports(4)
+    authority, ca_file, key_file = trustme.CA(), directory / "ca.pem", directory / "s3.pem"
+    authority.cert_pem.write_to_path(ca_file)
+    issued = authority.issue_cert("localhost", DOMAIN, f"*.{DOMAIN}")
+    issued.private_key_and_cert_chain_pem.write_to_path(key_file)
+    master, volume, filer, s3, tls = free_ports(5)
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             [weed, "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
              f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",
              f"-s3.config={directory / 's3.json'}", "-master.telemetry=false", "-volume.max=3000",
+             f"-s3.domainName={DOMAIN}", f"-s3.port.https={tls}",
+             f"-s3.cert.file={key_file}", f"-s3.key.file={key_file}",
              "-s3.iam.readOnly=false", "-s3.port.iceberg=0", "-s3.port.lance=0"],
             stdout=log, stderr=log, cwd=directory,
         )  # fmt: skip
@@ -125,7 +137,9 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
         )  # fmt: skip
         return done.stdout + done.stderr
 
-    server = S3Server(f"http://127.0.0.1:{s3}", stop, shell, directory)
+    server = S3Server(
+        f"http://127.0.0.1:{s3}", f"https://localhost:{tls}", str(ca_file), stop, shell, directory
+    )
 
     def ready() -> bool:
         try:

@@ -23,7 +23,7 @@ try:
     import boto3
     from botocore import UNSIGNED
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, NoCredentialsError
+    from botocore.exceptions import BotoCoreError, NoCredentialsError, SSLError
     from botocore.exceptions import ClientError as ClientError  # for the modules beside: asked for here once
 except ImportError as error:  # pragma: no cover - the tests install the extra
     raise ConfigInvalid(
@@ -114,6 +114,8 @@ class Bucket:
             raise self.answered(status, error.response.get("Error", {}).get("Code", ""), key) from error
         except NoCredentialsError as error:
             raise self._nobody() from error
+        except SSLError as error:
+            raise self.untrusted(error) from error
         except (BotoCoreError, OSError) as error:
             raise self.silent(error) from error
 
@@ -126,6 +128,13 @@ class Bucket:
                 if error.response.get("Error", {}).get("Code") in _UNSET:
                     return None
                 raise
+
+    def untrusted(self, error: Exception) -> StoreUnavailable:
+        """Return what it means that TLS came to nothing: nothing was sent."""
+        return StoreUnavailable(
+            f"no TLS with {self}: {error}",
+            hint="Name a private authority in store.ca_file; the certificate must be for this host.",
+        )
 
     def silent(self, error: Exception) -> StoreUnavailable:
         """Return what it means that no answer came."""

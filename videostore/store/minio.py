@@ -6,6 +6,7 @@ what is signed and what the store verifies.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import certifi
 import urllib3
+from botocore.httpsession import ProxyConfiguration
+from botocore.utils import get_environ_proxies
 
 from videostore.domain.errors import ConfigInvalid, IntegrityError
 from videostore.domain.segment import ObjectKey, Sha256Hex
@@ -44,7 +46,7 @@ class MinioStore(S3Store):
     def __init__(self, bucket: Bucket) -> None:
         super().__init__(bucket)
         url = urlsplit(bucket.endpoint or f"https://s3.{bucket.region}.amazonaws.com")
-        self._http = _connections(bucket, url.scheme, url.hostname or "")
+        self._http = _connections(bucket, url.geturl())
         self._chain = _Chain(bucket)
         self._hot = Minio(
             url.netloc,
@@ -111,6 +113,8 @@ class MinioStore(S3Store):
             raise self._where.answered(error.response.status, error.code or "", key) from error
         except ServerError as error:
             raise self._where.answered(error.status_code, "", key) from error
+        except urllib3.exceptions.SSLError as error:
+            raise self._where.untrusted(error) from error
         except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
             raise self._where.silent(error) from error
 
@@ -126,12 +130,17 @@ class _Chain(Provider):
         return Credentials(found.access_key or "", found.secret_key or "", found.token)
 
 
-def _connections(bucket: Bucket, scheme: str, host: str) -> urllib3.PoolManager:
-    proxy = bucket.proxy or ("" if proxy_bypass(host) else getproxies().get(scheme, ""))
-    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=bucket.read_seconds)
-    ca_file = bucket.ca_file or certifi.where()
+def _connections(bucket: Bucket, url: str) -> urllib3.PoolManager:
+    """Proxies, their logins and the authority are those that boto3 takes, from the same environment."""
+    named = {"http": bucket.proxy, "https": bucket.proxy}
+    proxies = ProxyConfiguration(named if bucket.proxy else get_environ_proxies(url))
+    proxy = proxies.proxy_url_for(url)
+    options: dict[str, Any] = {
+        "maxsize": bucket.connections,
+        "timeout": urllib3.Timeout(connect=CONNECT_SECONDS, read=bucket.read_seconds),
+        "ca_certs": bucket.ca_file or os.environ.get("AWS_CA_BUNDLE") or certifi.where(),
+        "retries": False,
+    }
     if proxy:
-        return urllib3.ProxyManager(
-            proxy, maxsize=bucket.connections, timeout=timeout, ca_certs=ca_file, retries=False
-        )
-    return urllib3.PoolManager(maxsize=bucket.connections, timeout=timeout, ca_certs=ca_file, retries=False)
+        return urllib3.ProxyManager(proxy, proxy_headers=proxies.proxy_headers_for(proxy), **options)
+    return urllib3.PoolManager(**options)

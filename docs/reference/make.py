@@ -8,13 +8,15 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 import typer
 import yaml
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -25,6 +27,8 @@ from videostore.config.durations import show_duration
 from videostore.domain import errors
 from videostore.domain.access import Reason, told
 from videostore.domain.ledger import Event
+from videostore.gate import entrance_routes, footage_routes, guard, inputs
+from videostore.gate.api import create_api
 from videostore.store.rights import ROLES, policy
 from videostore.telemetry import LABELS, REGISTRIES, metrics
 
@@ -37,11 +41,20 @@ SCHEMAS = {
     "cameras.schema.json": settings.CamerasFile,
 }
 
+LIMITS = {
+    "minimum": "at least {:.0f}",
+    "maximum": "at most {:.0f}",
+    "maxLength": "at most {} characters",
+    "minItems": "at least {}",
+    "maxItems": "at most {}",
+}
+
 
 def pages() -> dict[str, str]:
     """Return every generated page by file name."""
     return {
         "alerts.md": _alerts(),
+        "api.md": _api(),
         "cli.md": _cli(),
         "codes.md": _codes(),
         "configuration.md": _configuration(),
@@ -118,6 +131,122 @@ def _codes() -> str:
         + "\n## Ledger events\n\n"
         + _table(("event",), events)
     )
+
+
+def _api() -> str:
+    api = create_api(None, find_camera=None, all_cameras=None)  # type: ignore[arg-type]  # nothing is asked
+    document = api.openapi()
+    named = {(method, path) for path, methods in document["paths"].items() for method in methods}
+    who = {
+        (method.lower(), route.path): _who(route)
+        for route in iter_route_contexts(api.routes)
+        for method in route.methods or ()
+        if (method.lower(), route.path) in named
+    }
+    routes = (
+        (
+            f"`{method.upper()} {path}`",
+            who[method, path],
+            _body(operation),
+            operation["description"].replace("``", "`"),
+        )
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    )
+    bodies = (
+        f"\n### {name}\n\n" + _table(("field", "type", "limits", "default"), _fields(model, document))
+        for name, model in sorted(document["components"]["schemas"].items())
+        if name.endswith("Body")
+    )
+    return (
+        f"# The gate's HTTP API\n\n{_rest(create_api.__module__)}\n\nA body is JSON; a field that is not named here "
+        f"is refused, and so is a body of more than {guard.LARGEST_BODY // 1024} KiB or one that takes longer than "
+        f"{guard.BODY_SECONDS:.0f} s, an address of more than {guard.LONGEST_ADDRESS} characters, and request "
+        f"{guard.REQUESTS + 1} of a minute from one address. Answers are JSON unless said otherwise. A browser's token "
+        f"is in the cookie `{inputs.SESSION_COOKIE}`, which counts for requests of the gate's own page alone.\n\n"
+        "## Who may\n\n- **everybody**: no login.\n- **a login**: it tells nothing and opens nothing.\n- **approved**: "
+        "a login of a person whom an approver approved and who signed the notice in force. This is asked at each "
+        "request, with what the [access rules](codes.md#reasons) say of this incident, request or grant.\n- **its "
+        "viewer**: approved, and the viewing or export is one's own; its grant is asked at each part.\n- **its address**: "
+        "whoever has the secret in the address. It comes from a viewer, and ends with the viewing or the login.\n\n"
+        "## Routes\n\n"
+        + _table(("route", "who may", "body", "does"), routes)
+        + "\n## Bodies\n"
+        + "".join(bodies)
+        + "\n## Refusals\n\nAny route may answer with any of these. 403 carries a [reason](codes.md#reasons), 410 of deleted "
+        "footage the `certificate` of its deletion.\n\n" + _table(("status", "error"), _statuses())
+    )
+
+
+def _rest(module: str) -> str:
+    """Return what the docstring of a module says after its first line, as Markdown."""
+    text = inspect.cleandoc(sys.modules[module].__doc__ or "").split("\n\n", 1)[1]
+    return text.replace("``", "`").replace("\n", " ")
+
+
+def _who(route: Any) -> str:
+    """Say who may, by what a route depends on."""
+    asked = set(_dependencies(route.dependant))
+    of = {
+        name: get_args(getattr(footage_routes, name))[1].dependency
+        for name in ("OwnServing", "PlayerServing")
+    }
+    if of["OwnServing"] in asked:
+        return "its viewer"
+    if of["PlayerServing"] in asked or "{ticket}" in route.path:
+        return "its address"
+    if get_args(inputs.StaffId)[1].dependency not in asked:
+        return "everybody"
+    return "a login" if route.endpoint.__module__ == entrance_routes.__name__ else "approved"
+
+
+def _dependencies(dependant: Any) -> Iterator[Any]:
+    for inner in dependant.dependencies:
+        yield inner.call
+        yield from _dependencies(inner)
+
+
+def _body(operation: dict[str, Any]) -> str:
+    if "requestBody" not in operation:
+        return ""
+    name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    return f"[{name}](#{name.lower()})" if name.endswith("Body") else "`{}`"
+
+
+def _fields(model: dict[str, Any], document: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, field in model["properties"].items():
+        default = f"`{json.dumps(field['default'])}`" if "default" in field else "null"
+        limits = ", ".join(text.format(field[key]) for key, text in LIMITS.items() if key in field)
+        yield (
+            f"`{name}`",
+            _type(field, document),
+            limits,
+            "required" if name in model.get("required", ()) else default,
+        )
+
+
+def _type(field: dict[str, Any], document: dict[str, Any]) -> str:
+    if "anyOf" in field:
+        return " or ".join(_type(one, document) for one in field["anyOf"])
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        values = document["components"]["schemas"][name]["enum"]
+        return (
+            "a [ledger event](codes.md#ledger-events)"
+            if name == "Event"
+            else ", ".join(f"`{value}`" for value in values)
+        )
+    if field["type"] == "array":
+        return f"list of {_type(field['items'], document)}s"
+    return "time, ISO 8601 with a zone" if field.get("format") == "date-time" else field["type"]
+
+
+def _statuses() -> Iterator[tuple[str, ...]]:
+    named: dict[int, list[str]] = {}
+    for leaf in errors.every_error():
+        named.setdefault(leaf.http_status, []).append(f"`{leaf.__name__}`")
+    for status, names in sorted(named.items()):
+        yield str(status), ", ".join(names) if status != 500 else "any other"
 
 
 def _configuration() -> str:

@@ -1,7 +1,8 @@
 """HTTP of the gate, version 1. Thin: each route reads its input, asks the Gate, writes the answer.
 
-Every route but ``/v1/login`` and ``/healthz`` needs ``Authorization: Bearer TOKEN``. Times are ISO 8601
-with a zone. Errors are ``{"error", "message", "reason", "hint"}`` with the status of their class.
+Every route but ``/healthz``, those by which somebody logs in and those of players that cannot needs
+``Authorization: Bearer TOKEN``. Times are ISO 8601 with a zone. Errors are
+``{"error", "message", "reason", "hint"}`` with the status of their class.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], li
 
     @api.get("/healthz")
     def healthz() -> dict[str, bool]:
+        """Say that the gate runs."""
         return {"ok": True}
 
     api.include_router(entrance_routes(gate))
@@ -92,18 +94,22 @@ def _cases(gate: Gate) -> APIRouter:
 
     @router.post("/incidents")
     def open_incident(staff_id: StaffId, body: IncidentBody) -> dict[str, Any]:
+        """Open an incident. ``reference``: one line of at most 200 characters, which the ledger keeps."""
         return _incident(gate.open_incident(staff_id, body.purpose, body.reference))
 
     @router.get("/incidents")
     def incidents(staff_id: StaffId) -> list[dict[str, Any]]:
+        """Return the open incidents."""
         return [_incident(incident) for incident in gate.incidents(staff_id)]
 
     @router.post("/incidents/{incident_id}/close")
     def close_incident(staff_id: StaffId, incident_id: str, _: Empty) -> dict[str, Any]:
+        """Close an incident: every viewing under it ends at its next segment."""
         return _incident(gate.close_incident(staff_id, incident_id))
 
     @router.post("/presence")
     def presence(staff_id: StaffId, body: PresenceBody) -> list[dict[str, Any]]:
+        """Return who was inside at a moment, by the doors."""
         inside = gate.on_premises(staff_id, body.incident_id, body.at.astimezone(UTC))
         return [{"badge": one.badge, "door": one.door, "since": one.read_at} for one in inside]
 
@@ -115,6 +121,7 @@ def _grants(gate: Gate, find_camera: Cameras) -> APIRouter:
 
     @router.post("/requests")
     def request_footage(staff_id: StaffId, body: RequestBody) -> dict[str, Any]:
+        """Ask for footage. ``grant`` is null while a second person is waited for."""
         cameras = [camera.id for camera in find_all(gate, staff_id, find_camera, body.cameras)]
         asked, grant = gate.request(
             staff_id, body.incident_id, cameras, read_span(body.start, body.end), body.mode, body.break_glass
@@ -123,22 +130,27 @@ def _grants(gate: Gate, find_camera: Cameras) -> APIRouter:
 
     @router.get("/requests")
     def requests(staff_id: StaffId) -> list[dict[str, Any]]:
+        """Return the requests that wait for a second person."""
         return [_request(request) for request in gate.pending(staff_id)]
 
     @router.post("/requests/{request_id}/approve")
     def approve(staff_id: StaffId, request_id: str, _: Empty) -> dict[str, Any]:
+        """Approve somebody else's request, as second person."""
         return _grant(gate.approve(staff_id, request_id))
 
     @router.get("/requests/{request_id}/grant")
     def grant_of(staff_id: StaffId, request_id: str) -> dict[str, Any]:
+        """Return the grant that a request of one's own led to."""
         return _grant(gate.grant_of(staff_id, request_id))
 
     @router.get("/grants")
     def grants(staff_id: StaffId) -> list[dict[str, Any]]:
+        """Return one's own grants that hold."""
         return [_grant(grant) for grant in gate.grants(staff_id)]
 
     @router.post("/grants/{grant_id}/revoke")
     def revoke(staff_id: StaffId, grant_id: str, _: Empty) -> dict[str, Any]:
+        """End a grant: one's own, or anybody's."""
         gate.revoke_grant(staff_id, grant_id)
         return {}
 

@@ -32,29 +32,35 @@ def entrance_routes(gate: Gate) -> APIRouter:
 
     @router.post("/login")
     def login(body: LoginBody, request: Request) -> dict[str, Any]:
+        """Log in by password and code of the authenticator. Returns the token and when it ends."""
         credentials = (body.staff_id, body.password, body.code)
         return show_login(*gate.entrance.login(*credentials, address=address_of(request)))
 
     @router.get("/login")
     def ways() -> dict[str, bool]:
+        """Say which ways to log in there are."""
         return {"password": True, "oidc": gate.entrance.has_provider}
 
     @router.post("/logout")
     def logout(request: Request, _: StaffId, __: Empty) -> dict[str, Any]:
+        """End this login."""
         gate.entrance.logout(bearer_token(request))
         return {}
 
     @router.get("/whoami")
     def whoami(staff_id: StaffId) -> dict[str, Any]:
+        """Say who is logged in and whether that person may see footage; if not, why."""
         decision = gate.right(staff_id)
         return {"staff_id": staff_id, "may_see_footage": decision.allowed, "reason": decision.reason.value}
 
     @router.get("/notice")
     def notice(staff_id: StaffId) -> dict[str, str]:
+        """Return the notice, and what is signed under it."""
         return gate.entrance.notice(staff_id)
 
     @router.post("/acknowledgements")
     def acknowledge(staff_id: StaffId, body: AcknowledgementBody) -> dict[str, Any]:
+        """Take in the person's signature under the notice."""
         gate.entrance.acknowledge(staff_id, body.model_dump())
         return {}
 

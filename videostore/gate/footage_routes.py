@@ -68,6 +68,7 @@ def search_routes(gate: Gate, find_camera: Cameras, all_cameras: Callable[[], li
 
     @router.post("/search")
     def search(staff_id: StaffId, body: SearchBody) -> list[dict[str, Any]]:
+        """Say of every second whether there is footage, and why not; of all cameras unless some are named."""
         cameras = find_all(gate, staff_id, find_camera, body.cameras) or [
             camera
             for camera in all_cameras()
@@ -86,16 +87,19 @@ def footage_routes(gate: Gate, find_camera: Cameras) -> APIRouter:
 
     @router.post("/grants/{grant_id}/viewings")
     def begin_viewing(staff_id: StaffId, grant_id: str, body: ServeBody) -> dict[str, Any]:
+        """Begin to view one camera of a grant."""
         camera = find(gate, staff_id, find_camera, body.camera)
         return _serving(gate, gate.footage.begin(staff_id, grant_id, camera.id, Mode.VIEW), camera)
 
     @router.post("/grants/{grant_id}/exports")
     def begin_export(staff_id: StaffId, grant_id: str, body: ServeBody) -> dict[str, Any]:
+        """Begin to export one camera of a grant."""
         camera = find(gate, staff_id, find_camera, body.camera)
         return _serving(gate, gate.footage.begin(staff_id, grant_id, camera.id, Mode.EXPORT), camera)
 
     @router.post("/servings/{serving_id}/movie")
     def movie(serving: OwnServing, _: Empty) -> Response:
+        """Return all of it as one fragmented MP4, as a stream."""
         chunks = gate.footage.movie(serving)
         first = next(chunks, None)  # so that a refusal is an answer, and not a broken stream
         if first is None:
@@ -113,6 +117,7 @@ def export_routes(gate: Gate, find_camera: Cameras) -> APIRouter:
 
     @router.post("/servings/{serving_id}/films/{number}")
     def film(serving: OwnServing, number: int, body: FilmBody) -> Response:
+        """Return one film of an export, from ``offset`` (bytes) on. They are made in order."""
         camera = find_camera(str(serving.camera_id))
         chunks = gate.exports.film(serving, camera, number, offset=body.offset)
         first = next(chunks, b"")  # so that a refusal is an answer, and not a broken stream
@@ -120,10 +125,12 @@ def export_routes(gate: Gate, find_camera: Cameras) -> APIRouter:
 
     @router.get("/servings/{serving_id}/films")
     def films(serving: OwnServing) -> list[int]:
+        """Return the numbers of the films that are known so far."""
         return list(range(gate.exports.films(serving)))
 
     @router.get("/servings/{serving_id}/manifest")
     def manifest(serving: OwnServing) -> dict[str, Any]:
+        """Return the signed manifest, when every film was fetched."""
         return gate.exports.manifest(serving, find_camera(str(serving.camera_id)))
 
     return router
@@ -135,14 +142,17 @@ def playlist_routes(gate: Gate) -> APIRouter:
 
     @router.get("/servings/{serving_id}/index.m3u8")
     def index(serving: OwnServing) -> Response:
+        """Return the HLS playlist; it grows while the viewing is live."""
         return _playlist(gate, serving)
 
     @router.get("/servings/{serving_id}/{index}.init.mp4")
     def init(serving: OwnServing, index: int, request: Request) -> Response:
+        """Return the init (``ftyp moov``) of a part. Byte ranges are answered with 206 or 416."""
         return _ranged(request, gate.footage.init(serving, index), "video/mp4")
 
     @router.get("/servings/{serving_id}/{index}.m4s")
     def media(serving: OwnServing, index: int, request: Request) -> Response:
+        """Return the fragments of a part. Byte ranges are answered with 206 or 416."""
         return _ranged(request, gate.footage.media(serving, index), "video/iso.segment")
 
     return router
@@ -154,12 +164,14 @@ def picture_routes(gate: Gate) -> APIRouter:
 
     @router.post("/servings/{serving_id}/snapshot")
     def snapshot(serving: OwnServing, body: SnapshotBody) -> Response:
+        """Return the picture of a moment as JPEG; ``X-Captured-At`` says when it was captured."""
         picture, at = gate.pictures.snapshot(serving, body.at.astimezone(UTC))
         headers = {**_PRIVATE, "X-Captured-At": at.isoformat()}
         return Response(picture, media_type="image/jpeg", headers=headers)
 
     @router.post("/servings/{serving_id}/sheet")
     def sheet(serving: OwnServing, body: SheetBody) -> Response:
+        """Return a contact sheet as JPEG."""
         picture = gate.pictures.sheet(serving, columns=body.columns, rows=body.rows)
         return Response(picture, media_type="image/jpeg", headers=_PRIVATE)
 
@@ -172,25 +184,30 @@ def ticket_routes(gate: Gate) -> APIRouter:
 
     @router.post("/servings/{serving_id}/ticket")
     def ticket(serving: OwnServing, request: Request, _: Empty) -> dict[str, Any]:
+        """Issue an address for a player that cannot log in. It opens once."""
         secret, issued = gate.issue_ticket(serving, bearer_token(request))
         return {"path": f"/v1/tickets/{secret}/index.m3u8", "use_by": issued.use_by}
 
     @router.get("/tickets/{ticket}/index.m3u8")
     def change(ticket: str, request: Request) -> Response:
+        """Change a ticket for a playlist whose address only this player knows."""
         address = request.client.host if request.client else ""
         secret, serving = gate.change_ticket(ticket, address=address)
         return _hls(variant_playlist(serving, f"/v1/players/{secret}/index.m3u8"))
 
     @router.get("/players/{player}/index.m3u8")
     def index(serving: PlayerServing) -> Response:
+        """As the playlist of a serving."""
         return _playlist(gate, serving)
 
     @router.get("/players/{player}/{index}.init.mp4")
     def init(serving: PlayerServing, index: int, request: Request) -> Response:
+        """As the init of a serving."""
         return _ranged(request, gate.footage.init(serving, index), "video/mp4")
 
     @router.get("/players/{player}/{index}.m4s")
     def media(serving: PlayerServing, index: int, request: Request) -> Response:
+        """As the fragments of a serving."""
         return _ranged(request, gate.footage.media(serving, index), "video/iso.segment")
 
     return router

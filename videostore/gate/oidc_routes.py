@@ -30,6 +30,7 @@ def oidc_routes(gate: Gate) -> APIRouter:
 
     @router.get("/v1/oidc/login")
     def begin(request: Request) -> Response:
+        """Redirect a browser to the provider (303)."""
         address, binding = gate.entrance.begin_browser(address=address_of(request))
         answer = RedirectResponse(address, status_code=303)
         answer.set_cookie(_BINDING_COOKIE, binding, max_age=600, secure=True, httponly=True, samesite="lax")
@@ -37,6 +38,7 @@ def oidc_routes(gate: Gate) -> APIRouter:
 
     @router.get("/v1/oidc/callback")
     def finish(request: Request, state: str = "", code: str = "") -> Response:
+        """Take a browser back from the provider: its token is in a cookie."""
         binding = request.cookies.get(_BINDING_COOKIE, "")
         token, login = gate.entrance.finish_browser(state=state, code=code, binding=binding)
         # A page and no redirection: what comes from the provider's site brings no strict cookie along.
@@ -49,10 +51,12 @@ def oidc_routes(gate: Gate) -> APIRouter:
 
     @router.post("/v1/oidc/device")
     def begin_device(request: Request, _: Empty) -> dict[str, Any]:
+        """Begin a login of a terminal: the address and code that the person types, and a handle."""
         return gate.entrance.begin_device(address=address_of(request))
 
     @router.post("/v1/oidc/token")
     def poll_device(body: HandleBody) -> Response:
+        """Return the token once the person has logged in, until then 202."""
         found = gate.entrance.poll_device(body.handle)
         if found is None:
             return JSONResponse({"waits": True}, status_code=202)

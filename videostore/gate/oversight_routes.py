@@ -27,6 +27,7 @@ def oversight_routes(gate: Gate) -> APIRouter:
 
     @router.get("/reviews")
     def reviews(staff_id: StaffId) -> list[dict[str, Any]]:
+        """Return the grants taken by breaking the glass that nobody has looked at."""
         return [
             {
                 "grant_id": grant.id,
@@ -43,12 +44,13 @@ def oversight_routes(gate: Gate) -> APIRouter:
 
     @router.post("/reviews/{grant_id}")
     def review(staff_id: StaffId, grant_id: str, body: VerdictBody) -> dict[str, Any]:
+        """Say what a second person found about one."""
         gate.oversight.review(staff_id, grant_id, body.verdict)
         return {}
 
     @router.post("/ledger")
     def ledger(staff_id: StaffId, body: LedgerBody) -> list[dict[str, Any]]:
-        """A POST, for it writes: reading the ledger is itself recorded."""
+        """Return the newest records. A POST, for it writes: reading the ledger is itself recorded."""
         found = gate.oversight.records(staff_id, last=body.last, event=body.event)
         return [{**record.to_json(), "hash": record.hash} for record in found]
 

@@ -5,10 +5,11 @@ A test runs the same functions and compares, so a page can never say something e
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
-import sys
+import textwrap
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -27,13 +28,14 @@ from videostore.config.durations import show_duration
 from videostore.domain import errors
 from videostore.domain.access import Reason, told
 from videostore.domain.ledger import Event
+from videostore.gate import api as api_module
 from videostore.gate import entrance_routes, footage_routes, guard, inputs
-from videostore.gate.api import create_api
 from videostore.store.rights import ROLES, policy
 from videostore.telemetry import LABELS, REGISTRIES, metrics
 
 HERE = Path(__file__).parent
-RULES = HERE.parents[1] / "deploy" / "prometheus" / "alerts.yml"
+ROOT = HERE.parents[1]
+RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
 SCHEMAS = {
     "videostore.schema.json": settings.SiteSettings,
     "retention.schema.json": settings.RetentionFile,
@@ -49,6 +51,59 @@ LIMITS = {
     "maxItems": "at most {}",
 }
 
+FORMATS = {
+    "What is in the store: the object key": {
+        "videostore/domain/segment.py": "",
+        "videostore/store/directory.py": "",
+    },
+    "A sealed segment: age around fragmented MP4": {
+        "videostore/sealing.py": "`age -d -i IDENTITY` opens a segment whose hour key is still there.",
+        "videostore/domain/cmaf.py": "",
+    },
+    "An entry/exit record": {
+        "videostore/presence/register.py": "What is sealed is a JSON object with `badge`, `door`, `direction` (`entry` or `exit`) "
+        "and `read_at`. Its key is `presence/`, the day, the hour key and a UUID.",
+    },
+    "The ledger": {
+        "videostore/ledger/files.py": "Records, checkpoints, certificates of deletion and proofs, field by field: "
+        "[proofs](proofs.md).",
+        "videostore/ledger/index.py": "",
+        "videostore/ledger/anchors.py": "",
+    },
+    "The chain of segments": {
+        "videostore/domain/chain.py": "A run is `camera_id`, `key_id`, `span`, `sequences` (first and last), `segments`, `before`, "
+        "`after` and `clock_ms`, signed in the context `segments`. To fold one more: SHA-256 over the digest and the SHA-256 of the object key, 32 bytes each; the first digest is 32 zeros. [Why](../design/0007-chain.md).",
+    },
+    "An export: films and a manifest": {
+        "videostore/domain/onvif.py": "",
+        "videostore/gate/export.py": "The manifest, CAMERA.json, is `manifest`, `signature` and `certificate`. Of a `manifest`: `format`, "
+        "`site`, `exported_at`, `delete_by`, `purpose`, `incident_id`, `reference`, `person`, `second_person`, `grant_id`, "
+        "`serving_id`, `camera`, `requested`, `films`, `missing`, `recorder`, `runs`, `ledger`. Of each film: `number`, `shown`, "
+        "`begins`, `frames`, `size_bytes`, `sha256`, `segments`. [Why](../design/0022-export.md).",
+    },
+    "A backup": {
+        "videostore/backup/archive.py": "",
+        "videostore/app/recovery.py": "Beside the site's own files: `backup.json` (`site`, `made_at`, `records`) and `gaps.jsonl`, a list of "
+        "camera, start, end and reason a line.",
+    },
+    "The keyring": {
+        "videostore/keyring/files.py": "A header has `key_id`, `recipient`, `deadline` and `destroyed_at`.",
+        "videostore/keyring/master.py": "",
+        "videostore/keyring/token.py": "",
+        "videostore/keyring/transit.py": "",
+    },
+    "The spool": {"videostore/recorder/spool.py": ""},
+    "People": {
+        "videostore/gate/papers.py": "",
+        "videostore/gate/staff.py": "",
+        "videostore/signing.py": "",
+    },
+    "A site's directory": {
+        "videostore/config/site.py": "The keys of its settings: [configuration](configuration.md)."
+    },
+}
+"""Where each format is described: in the docstring of the module that writes it, and what stands beside it here."""
+
 
 def pages() -> dict[str, str]:
     """Return every generated page by file name."""
@@ -58,6 +113,7 @@ def pages() -> dict[str, str]:
         "cli.md": _cli(),
         "codes.md": _codes(),
         "configuration.md": _configuration(),
+        "formats.md": _formats(),
         "metrics.md": _metrics(),
         "store-rights.md": _store_rights(),
         **{name: json.dumps(model.model_json_schema(), indent=2) + "\n" for name, model in SCHEMAS.items()},
@@ -134,7 +190,7 @@ def _codes() -> str:
 
 
 def _api() -> str:
-    api = create_api(None, find_camera=None, all_cameras=None)  # type: ignore[arg-type]  # nothing is asked
+    api = api_module.create_api(None, find_camera=None, all_cameras=None)  # type: ignore[arg-type]  # nothing is asked
     document = api.openapi()
     named = {(method, path) for path, methods in document["paths"].items() for method in methods}
     who = {
@@ -159,7 +215,7 @@ def _api() -> str:
         if name.endswith("Body")
     )
     return (
-        f"# The gate's HTTP API\n\n{_rest(create_api.__module__)}\n\nA body is JSON; a field that is not named here "
+        f"# The gate's HTTP API\n\n{_described(inspect.getdoc(api_module) or '').split(chr(10) * 2, 1)[1]}\n\nA body is JSON; a field that is not named here "
         f"is refused, and so is a body of more than {guard.LARGEST_BODY // 1024} KiB or one that takes longer than "
         f"{guard.BODY_SECONDS:.0f} s, an address of more than {guard.LONGEST_ADDRESS} characters, and request "
         f"{guard.REQUESTS + 1} of a minute from one address. Answers are JSON unless said otherwise. A browser's token "
@@ -176,12 +232,6 @@ def _api() -> str:
         + "\n## Refusals\n\nAny route may answer with any of these. 403 carries a [reason](codes.md#reasons), 410 of deleted "
         "footage the `certificate` of its deletion.\n\n" + _table(("status", "error"), _statuses())
     )
-
-
-def _rest(module: str) -> str:
-    """Return what the docstring of a module says after its first line, as Markdown."""
-    text = inspect.cleandoc(sys.modules[module].__doc__ or "").split("\n\n", 1)[1]
-    return text.replace("``", "`").replace("\n", " ")
 
 
 def _who(route: Any) -> str:
@@ -247,6 +297,35 @@ def _statuses() -> Iterator[tuple[str, ...]]:
         named.setdefault(leaf.http_status, []).append(f"`{leaf.__name__}`")
     for status, names in sorted(named.items()):
         yield str(status), ", ".join(names) if status != 500 else "any other"
+
+
+def _formats() -> str:
+    parts = [
+        "# File formats\n\nWhat somebody may meet who reads a store, a ledger or a site without videostore. Each is described where "
+        "it is written: what follows is the text of the code. Times are UTC, hashes SHA-256, JSON is UTF-8.\n"
+    ]
+    for title, modules in FORMATS.items():
+        parts.append(f"\n## {title}\n")
+        for path, beside in modules.items():
+            text = ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8"))) or ""
+            parts.append(f"\n{_described(text)}\n\n{beside}{' ' * bool(beside)}Source: `{path}`.\n")
+    return "".join(parts)
+
+
+def _described(docstring: str) -> str:
+    """Return a docstring as Markdown."""
+    out = []
+    for part in docstring.split("\n\n"):
+        if part.startswith("    "):
+            out.append(f"```text\n{textwrap.dedent(part)}\n```")
+        elif part.startswith("- "):
+            out.append(part.replace("``", "`"))
+        elif part != "::":
+            text = re.sub(
+                r"\bdocs/(\S+?/([\w-]+)\.md)", r"[\2](../\1)", part.replace("``", "`").replace("\n", " ")
+            )
+            out.append(re.sub(r"::$", ":", text))
+    return "\n\n".join(out)
 
 
 def _configuration() -> str:

@@ -22,17 +22,33 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 COMMAND = re.compile(r"(?:^\s*\$? ?|`|;|\|\s*|(?<=bin/))videostore ((?:[a-z-]+ ?)+[^`;|#\n]*)", re.MULTILINE)
 
 
-def generated():
+def make():
     spec = importlib.util.spec_from_file_location("make", ROOT / "docs" / "reference" / "make.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.pages()
+    return module
+
+
+MAKE = make()
 
 
 def test_reference_pages_say_what_the_code_says():
-    for name, text in generated().items():
+    for name, text in MAKE.pages().items():
         written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
         assert written == text, f"run `python docs/reference/make.py`: {name} is out of date"
+
+
+FIELDS = [
+    (path, name)
+    for modules in MAKE.FORMATS.values()
+    for path, beside in modules.items()
+    for name in re.findall(r"`([a-z_]+)`", beside)
+]
+
+
+def test_every_field_that_the_page_of_formats_names_is_in_the_code():
+    assert len(FIELDS) > 40
+    assert [one for one in FIELDS if f'"{one[1]}"' not in (ROOT / one[0]).read_text(encoding="utf-8")] == []
 
 
 def commands_in(page):

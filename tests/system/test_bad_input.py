@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
+import sys
 from datetime import datetime
 
 import pytest
@@ -14,6 +18,7 @@ import pytest
 from tests.cameras import serving, web_server
 from tests.system.commands import PROGRAM, make_site, running, said, videostore
 from videostore.domain import errors
+from videostore.durable import disk_errors
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +209,39 @@ def test_a_disk_without_room_leaves_nothing_half_made(name_spaces):
 
 def test_a_disk_that_is_read_only(name_spaces):
     refused(on_a_disk("-o ro", f"{PROGRAM_LINE} init /mnt/site"), errors.DiskNotWritable)
+
+
+STORING = """
+import hashlib, os
+from pathlib import Path
+from videostore.domain.errors import DiskFull
+from videostore.store.directory import DirectoryStore
+
+store, body = DirectoryStore.create(Path("/mnt/store")), os.urandom(60_000)
+def put(key):
+    store.put(key, body, sha256=hashlib.sha256(body).hexdigest())
+
+put("day/kept")
+try:
+    put("day/too-much")
+except DiskFull as error:
+    print("full", bool(error.hint))
+print(store.get("day/kept") == body, store.size("day/too-much"), os.listdir("/mnt/store/day"))
+print(store.delete(["day/kept"]))
+put("day/too-much")
+print(store.get("day/too-much") == body)
+"""
+
+
+def test_a_store_whose_disk_is_full_says_so_keeps_what_it_has_and_takes_again_once_there_is_room(name_spaces):
+    done = on_a_disk("-o size=100k", f"{shlex.quote(sys.executable)} -c {shlex.quote(STORING)}")
+    assert done.stdout.splitlines() == ["full True", "True None ['kept']", "{}", "True"], done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_quota_that_is_used_up_is_a_disk_without_room(number, tmp_path):
+    with pytest.raises(errors.DiskFull), disk_errors(tmp_path):
+        raise OSError(number, os.strerror(number))
 
 
 def test_a_recorder_whose_store_is_down_and_whose_disk_fills_loses_the_oldest_and_says_so(

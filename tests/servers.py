@@ -95,7 +95,7 @@ def until(what: Callable[[], bool], *, seconds: float, why: Callable[[], str] = 
 
 
 @contextmanager
-def seaweedfs(directory: Path) -> Iterator[S3Server]:
+def seaweedfs(directory: Path, *options: str) -> Iterator[S3Server]:
     """Run a SeaweedFS with its S3 gateway and an administrator, ACCESS and SECRET.
 
     Its configuration also has the roles of the bucket CONFIGURED, as `store provision` writes them.
@@ -119,10 +119,9 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
             [weed, "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
              f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",
              f"-s3.config={directory / 's3.json'}", "-master.telemetry=false", "-volume.max=3000",
-             "-master.peers=none",  # else one that was killed waits 20 s for votes of nobody
              f"-s3.domainName={DOMAIN}", f"-s3.port.https={tls}",
              f"-s3.cert.file={key_file}", f"-s3.key.file={key_file}",
-             "-s3.iam.readOnly=false", "-s3.port.iceberg=0", "-s3.port.lance=0"],
+             "-s3.iam.readOnly=false", "-s3.port.iceberg=0", "-s3.port.lance=0", *options],
             stdout=log, stderr=log, cwd=directory,
         )  # fmt: skip
 

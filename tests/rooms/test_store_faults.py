@@ -186,7 +186,8 @@ def test_a_server_that_is_killed_in_the_middle_of_puts_loses_nothing_that_was_ac
         except StoreError as error:
             failed.append(error)
 
-    with servers.seaweedfs(tmp_path) as server:
+    alone = "-master.peers=none"  # else a master that was killed waits 20 s for the votes of nobody
+    with servers.seaweedfs(tmp_path, alone) as server:
         bucket = server.as_admin(server.bucket("killed"))
         uploading = Thread(target=upload, args=(MinioStore(bucket),))
         uploading.start()
@@ -201,7 +202,7 @@ def test_a_server_that_is_killed_in_the_middle_of_puts_loses_nothing_that_was_ac
     acknowledged = set(catalogue.rows)
     assert 5 <= len(acknowledged) < 40
     assert {segment.object_key for segment in spool.pending()} == sealed.keys() - acknowledged
-    with servers.seaweedfs(tmp_path) as again:
+    with servers.seaweedfs(tmp_path, alone) as again:
         store = MinioStore(again.as_admin("killed"))
         for key in acknowledged:
             assert store.get(key) == sealed[key]

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from ssl import SSLContext
 from threading import Event, Thread
+from weakref import WeakSet
 
 from videostore.synthetic.rtp import (
     CLOCK_HZ,
@@ -111,6 +112,7 @@ class SyntheticServer:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._epoch = time.time()
         self._clients: set[asyncio.Task[None]] = set()
+        self._open: WeakSet[asyncio.WriteTransport] = WeakSet()  # the loop holds those that are open
         try:
             server = await asyncio.start_server(self._accept, self.host, self.port, ssl=self._tls)
             self.port = server.sockets[0].getsockname()[1]
@@ -121,15 +123,21 @@ class SyntheticServer:
             self._started.set()
         await self._stop.wait()
         server.close()
+        await asyncio.sleep(0)  # who has just been let in is known in the next round
         for client in self._clients:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
+        for transport in self._open:
+            transport.abort()  # a client that reads nothing would keep it open
         await asyncio.sleep(0)  # what was told to close does so in the next round
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer.transport)
+        task = asyncio.create_task(self._talk(reader, writer))
         self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(
                 asyncio.CancelledError,
@@ -139,7 +147,6 @@ class SyntheticServer:
             ):
                 await _Connection(self, reader, writer).serve()
         finally:
-            self._clients.discard(task)
             writer.close()
 
     def frame_at(self, number: int) -> float:

@@ -19,7 +19,7 @@ from tests.cameras import serving, web_server
 from tests.system.commands import PROGRAM, make_site, running, said, videostore
 from videostore.domain import errors
 from videostore.durable import disk_errors
-from videostore.recorder.cutter import SLEW
+from videostore.recorder.cutter import TOLERANCE
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_a_recorder_whose_store_is_down_and_whose_disk_fills_loses_the_oldest_an
     done = videostore("coverage", "--from", "1m", "--json", site=site)  # the spool went with its disk
     stretches = json.loads(done.stdout)["lobby"]["stretches"]
     (lost,) = [one for one in stretches if one["detail"] == "spool-overrun"]
-    newer = datetime.fromisoformat(lost["end"]) - SLEW  # a segment may begin so much before the last one ends
+    newer = datetime.fromisoformat(lost["end"]) - TOLERANCE  # segments may overlap by so much, and no more
     assert min(kept) >= newer.strftime("%Y%m%dT%H%M%S.%fZ")
 
 

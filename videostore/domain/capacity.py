@@ -24,7 +24,7 @@ class Figure:
 
 INGEST = "python bench/ingest.py --cameras 16 --seconds 60"
 FIGURES = {
-    "record": Figure(0.5, "CPU s a camera-minute of 4 Mbit/s", INGEST),
+    "record": Figure(0.63, "CPU s a camera-minute of 4 Mbit/s", INGEST),
     "row": Figure(617, "bytes a row in SQLite, indexes included", "50,000 rows: docs/guide/capacity.md"),
     "certificate": Figure(930, "bytes a certificate in the ledger", "a ledger of videostore demo"),
     "chain": Figure(778, "bytes an hour of a camera's chain in the ledger", "a ledger of videostore demo"),

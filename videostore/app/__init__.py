@@ -1,9 +1,10 @@
 """Composition root: a site's configuration becomes running objects. No rules live here.
 
-``parts`` builds, ``commands`` answers what is typed, ``roles`` runs. A role builds only the parts it may hold
-(invariant 9): the recorder never constructs a keyring, only the published public halves. Heavy libraries
-(database, video, web server) are imported by the function that builds what needs them: a role loads its own,
-and a command at a terminal answers at once.
+``parts``, ``keys`` and ``ledger`` build; ``commands`` and its neighbours answer what is typed; ``roles`` runs
+``recorder``, ``gate`` and retention. A role builds only the parts it may hold (invariant 9): the recorder
+never constructs a keyring, only the published public halves. Heavy libraries (database, video, web server)
+are imported where what needs them is built: a role loads its own, and a command at a terminal answers at
+once.
 """
 
 from videostore.app.commands import (
@@ -21,7 +22,10 @@ from videostore.app.commands import (
 )
 from videostore.app.deadlines import check_listing, retention_status
 from videostore.app.doctor import diagnose
-from videostore.app.parts import Parts, host_time, own_certificate, staff, sweep, verify_export, verify_ledger
+from videostore.app.host import host_time
+from videostore.app.keys import own_certificate
+from videostore.app.ledger import verify_ledger
+from videostore.app.parts import Parts, staff, sweep, verify_export
 from videostore.app.people import (
     authority_here,
     current_code,

@@ -9,18 +9,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from videostore.app.parts import (
+from videostore.app.host import host_time
+from videostore.app.keys import (
     RECORDER_PUBLIC_KEY,
-    Parts,
     export_key,
-    host_time,
     ledger_key,
     master_key,
     own_certificate,
     recorder_key,
     recorder_public_key,
-    sweep,
 )
+from videostore.app.parts import Parts, sweep
 from videostore.check import invariants, segments
 from videostore.config.credentials import resolve_credentials
 from videostore.config.settings import DirectoryStoreSettings

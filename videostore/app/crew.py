@@ -13,19 +13,45 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from threading import Event as Stop
 
 from videostore import telemetry
-from videostore.app.parts import SHARES
+from videostore.config.follow import Followed
 from videostore.config.site import Site
-from videostore.domain.camera import Camera, is_dropped
+from videostore.domain.camera import Camera, CameraId, is_dropped
+from videostore.domain.errors import ConfigInvalid
 from videostore.durable import write_file
 
 log = telemetry.logger("app")
 
+SHARES = "shares.json"
+
 _PATIENCE_SECONDS = 20
 _FOLLOW_SECONDS = 0.5
 _PAUSE_SECONDS = 1.0
+
+
+class Share:
+    """The cameras of process ``number`` of a recorder that is ``of`` processes. What became of a camera is
+    dealt with by the first."""
+
+    def __init__(self, site: Site, number: int) -> None:
+        self.number = number
+        file = site.root / "run" / SHARES
+        self._shares = Followed(file, lambda: read_shares(file))
+        self.of = 1 + max(self._shares().values(), default=0)
+
+    def holds(self, camera_id: CameraId) -> bool:
+        return self._shares().get(str(camera_id), 0) == self.number
+
+
+def read_shares(file: Path) -> dict[str, int]:
+    """Return the number of the process that records each camera, by its UUID."""
+    try:
+        return {str(name): int(number) for name, number in json.loads(file.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ConfigInvalid(f"{file} cannot be read: {error}", hint="Start the recorder again.") from error
 
 
 def size(site: Site) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from videostore.app.parts import Parts, host_time
+from videostore.app.host import host_time
+from videostore.app.parts import Parts
 from videostore.check import invariants
 from videostore.domain.retention import CEILING, Kind
 

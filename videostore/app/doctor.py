@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from videostore import __version__
-from videostore.app.host import clock_synchronised
-from videostore.app.parts import Parts, host_time, own_certificate
+from videostore.app.host import clock_synchronised, host_time
+from videostore.app.keys import own_certificate
+from videostore.app.parts import Parts
 from videostore.app.roles import ROLES
 from videostore.config.durations import split_address
 from videostore.config.settings import DirectoryAnchorSettings, DirectoryStoreSettings

@@ -8,10 +8,16 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 
 _STA_UNSYNC = 0x40
 _STATUS_OFFSET = 40  # bytes into struct timex of <sys/timex.h> on 64 bit: five fields stand before it
 _TIMEX_BYTES = 512
+
+
+def host_time() -> datetime:
+    """Return the host's time, for stamps."""
+    return datetime.now(UTC)
 
 
 def clock_synchronised() -> bool | None:

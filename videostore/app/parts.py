@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from videostore.app.host import host_time
+from videostore.app.keys import ELSEWHERE, ledger_key, master_key, recorder_key
+from videostore.app.ledger import open_ledger, verify_ledger
 from videostore.check import export, invariants
-from videostore.config.credentials import resolve_credentials, resolve_secret
-from videostore.config.durations import split_address
+from videostore.config.credentials import resolve_credentials
 from videostore.config.follow import Followed
 from videostore.config.settings import (
     BucketAnchorSettings,
@@ -27,20 +26,15 @@ from videostore.config.settings import (
 )
 from videostore.config.site import Site
 from videostore.domain import chain
-from videostore.domain.camera import CameraId
-from videostore.domain.errors import ConfigInvalid, LedgerUnavailable, SignatureInvalid
-from videostore.domain.ledger import Event, Json, Record
+from videostore.domain.errors import ConfigInvalid
+from videostore.domain.ledger import Event
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import KeyId
-from videostore.gate.certificates import OwnCertificate
 from videostore.gate.staff import FileStaffDirectory
 from videostore.keyring.files import FileKeyring, PublishedKeys
-from videostore.keyring.master import MasterKeyFile
-from videostore.ledger import verify as ledger_verify
 from videostore.ledger.anchors import Anchoring, DirectoryAnchor
 from videostore.ledger.files import FileLedger
-from videostore.ledger.lines import read_outside
-from videostore.ports import Anchor, Clock, Holding, MasterKey, SegmentStore
+from videostore.ports import Anchor, Holding, MasterKey, SegmentStore
 from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
 from videostore.recorder.dropped import Folder, FolderHolding, Pattern
 from videostore.recorder.spool import Spool
@@ -48,39 +42,15 @@ from videostore.retention.clock import GuardedClock
 from videostore.retention.pace import Pace
 from videostore.retention.policies import PoliciesOnRecord, last_on_record
 from videostore.retention.sweep import Keys, Sweep
-from videostore.signing import ExportKey, SigningKey, read_certificate
+from videostore.signing import SigningKey, read_certificate
 from videostore.store.decorators import Metered, ReadBack, Retrying
 from videostore.store.directory import DirectoryStore
 
 if TYPE_CHECKING:
+    from videostore.app.crew import Share
     from videostore.catalogue.sql import SqlCatalogue
     from videostore.store.bucket import Bucket
     from videostore.store.walls import Walls
-
-
-class Share:
-    """The cameras of process ``number`` of a recorder that is ``of`` processes. What became of a camera is
-    dealt with by the first."""
-
-    def __init__(self, site: Site, number: int) -> None:
-        self.number = number
-        file = site.root / "run" / SHARES
-        self._shares = Followed(file, lambda: read_shares(file))
-        self.of = 1 + max(self._shares().values(), default=0)
-
-    def holds(self, camera_id: CameraId) -> bool:
-        return self._shares().get(str(camera_id), 0) == self.number
-
-
-SHARES = "shares.json"
-
-
-def read_shares(file: Path) -> dict[str, int]:
-    """Return the number of the process that records each camera, by its UUID."""
-    try:
-        return {str(name): int(number) for name, number in json.loads(file.read_bytes()).items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ConfigInvalid(f"{file} cannot be read: {error}", hint="Start the recorder again.") from error
 
 
 class Parts:
@@ -179,7 +149,7 @@ class Parts:
 
     @cached_property
     def ledger(self) -> FileLedger:
-        return _ledger(self.site, self.clock)
+        return open_ledger(self.site, self.clock)
 
     @cached_property
     def anchoring(self) -> Anchoring:
@@ -332,109 +302,15 @@ def bucket_of(site: Site, settings: BucketSettings, credentials: str) -> Bucket:
     )
 
 
-def master_key(site: Site, where: str) -> MasterKey:
-    """Return the master key in the file, or behind the pkcs11: or transit: URI, that ``where`` names."""
-    if where.startswith(TRANSIT):
-        from videostore.keyring import transit
-
-        facts = transit.read_uri(where)
-        token = resolve_secret(facts["token"], root=site.root)
-        ca_file = str(site.path(facts["ca"])) if facts["ca"] else ""
-        return transit.MasterKeyTransit(facts["url"], token=token, ca_file=ca_file)
-    if not where.startswith(PKCS11):
-        return MasterKeyFile(site.path(where))
-    try:
-        from videostore.keyring.token import MasterKeyToken, read_uri
-    except ImportError as error:
-        raise ConfigInvalid(
-            "a master key in a token needs a library that is not installed",
-            hint="pip install 'videostore[pkcs11]'",
-        ) from error
-    facts = read_uri(where)
-    pin = resolve_secret(facts["pin_source"], root=site.root)
-    return MasterKeyToken(module=facts["module"], token=facts["token"], label=facts["label"], pin=pin)
-
-
-PKCS11, TRANSIT = "pkcs11:", "transit:"
-ELSEWHERE = (PKCS11, TRANSIT)
-"""Where a master key is that is no file."""
-
-
-def ledger_key(root: Path) -> Path:
-    return root / "secrets" / "ledger.key"
-
-
-def own_certificate(site: Site) -> OwnCertificate:
-    """Return the certificate that the gate makes itself, for every name that leads to it."""
-    settings = site.settings.gate
-    host, _ = split_address(settings.listen)
-    told = urlsplit(settings.url).hostname
-    here = {socket.gethostname(), socket.getfqdn()} if host in {"0.0.0.0", "::"} else {host}  # noqa: S104
-    names = {"localhost", "127.0.0.1", "::1", *here, *([told] if told else [])}
-    return OwnCertificate(site.settings.site, frozenset(names), site.root)
-
-
-def export_key(site: Site) -> ExportKey:
-    """Return the key that signs exports; a site that has none yet gets one."""
-    key, certificate = site.root / "secrets" / "export.key", site.root / "ledger" / "export.crt"
-    if not key.exists():
-        return ExportKey.create(key, certificate, name=site.settings.site, now=host_time())
-    return ExportKey.load(key, certificate)
-
-
-RECORDER_PUBLIC_KEY = "recorder.public.key"
-
-
-def recorder_public_key(root: Path) -> str:
-    try:
-        return (root / "ledger" / RECORDER_PUBLIC_KEY).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SignatureInvalid(
-            f"there is no public key of the recorder: {error.strerror}",
-            hint=f"Restore ledger/{RECORDER_PUBLIC_KEY} from a backup.",
-        ) from error
-
-
 def verify_export(path: Path, *, certificate: Path | None, recorder_key: str) -> list[export.Finding]:
     """Verify a film or a manifest, offline."""
     known = read_certificate(certificate) if certificate else None
     return list(export.verify(path, certificate=known, recorder=recorder_key))
 
 
-def recorder_key(root: Path) -> Path:
-    return root / "secrets" / "recorder.key"
-
-
-def _ledger(site: Site, clock: Clock) -> FileLedger:
-    return GuardedLedger(site.root / "ledger", key=SigningKey.load(ledger_key(site.root)), clock=clock)
-
-
-class GuardedLedger(FileLedger):
-    """Takes no record while the site is restored and not reconciled: whoever has records that it lost would
-    find a fork. So nothing is shown to anybody either (invariant 7), while recording and deletion go on."""
-
-    def append(self, event: Event, *, actor: str, body: Mapping[str, Json]) -> Record:
-        if event is not Event.SITE_RECONCILED and restored_mark(self._directory.parent).exists():
-            raise LedgerUnavailable(
-                "this site was restored from a backup and is not reconciled yet",
-                hint="Run `videostore backup reconcile` (docs/guide/recovery.md).",
-            )
-        return super().append(event, actor=actor, body=body)
-
-
-def restored_mark(root: Path) -> Path:
-    """Return what says that a site was restored: from which backup. It goes when the site is reconciled."""
-    return root / "restored.json"
-
-
 def staff(site: Site) -> FileStaffDirectory:
     """Return the people on file of a site."""
     return FileStaffDirectory(site.root / "staff", approvers=site.approvers)
-
-
-def host_time() -> datetime:
-    """Return the host's time, for stamps."""
-    return datetime.now(UTC)
 
 
 def sweep(parts: Parts) -> Sweep:
@@ -455,23 +331,7 @@ def sweep(parts: Parts) -> Sweep:
     )
 
 
-def verify_ledger(
-    directory: Path, public_key: str, *, against: Sequence[Path] = ()
-) -> tuple[dict[str, Any], Sequence[str]]:
-    """Verify the ledger's files; without ``public_key`` by the key that lies beside them. ``against`` are
-    files or directories of checkpoints that were kept elsewhere."""
-    outside = [one for path in against for one in read_outside(path)]
-    report = ledger_verify.verify(
-        directory, public_key=public_key or ledger_public(directory), outside=outside
-    )
-    return report.to_json(), report.problems
-
-
-def ledger_public(directory: Path) -> str:
-    """Return the public key that lies beside a ledger."""
-    try:
-        return (directory / "public.key").read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SignatureInvalid(
-            f"{directory} has no public.key: {error.strerror}", hint="Give --public-key ed25519:…"
-        ) from error
+def must_stand(parts: Parts) -> None:
+    """Raise PromiseBroken rather than put footage where it cannot be deleted, or is seen by others."""
+    if parts.walls is not None:
+        parts.walls.must_stand()

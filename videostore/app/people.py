@@ -8,7 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from videostore.app.parts import Parts, host_time, staff, verify_ledger
+from videostore.app.host import host_time
+from videostore.app.ledger import verify_ledger
+from videostore.app.parts import Parts, staff
 from videostore.config.site import Site, find_root
 from videostore.domain.access import Dossier, Reason, Staff, approved_until, judge_approval, right_to_see
 from videostore.domain.breach import suspected

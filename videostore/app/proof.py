@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videostore.app.parts import ELSEWHERE, Parts, ledger_public, master_key
+from videostore.app.keys import ELSEWHERE, ledger_public, master_key
+from videostore.app.parts import Parts
 from videostore.check import certificate, proof
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import KeyUnavailable, RequestInvalid, SiteBusy, VideostoreError

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from videostore.app.parts import ELSEWHERE, Parts, host_time, restored_mark, verify_ledger
+from videostore.app.host import host_time
+from videostore.app.keys import ELSEWHERE
+from videostore.app.ledger import restored_mark, verify_ledger
+from videostore.app.parts import Parts
 from videostore.backup.archive import Content, pack, unpack
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site

@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from videostore.app.parts import Parts, host_time, verify_ledger
+from videostore.app.host import host_time
+from videostore.app.ledger import verify_ledger
+from videostore.app.parts import Parts
 from videostore.app.proof import OPERATOR
 from videostore.domain.breach import suspected
 from videostore.domain.errors import ConfigInvalid, RequestInvalid

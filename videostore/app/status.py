@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from videostore import telemetry
-from videostore.app.parts import Parts, host_time, restored_mark
+from videostore.app.host import host_time
+from videostore.app.ledger import restored_mark
+from videostore.app.parts import Parts
 from videostore.app.roles import ROLES
 from videostore.domain.camera import Camera, is_dropped
 from videostore.domain.retention import Kind

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from videostore.app.parts import Parts, bucket_of, host_time, s3_adapter
+from videostore.app.host import host_time
+from videostore.app.parts import Parts, bucket_of, s3_adapter
 from videostore.config.settings import S3StoreSettings
 from videostore.domain.errors import ConfigInvalid
 from videostore.domain.retention import Kind

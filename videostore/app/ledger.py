@@ -1,0 +1,51 @@
+"""The ledger of a site, which takes no record while the site is restored and not reconciled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from videostore.app.keys import ledger_key, ledger_public
+from videostore.config.site import Site
+from videostore.domain.errors import LedgerUnavailable
+from videostore.domain.ledger import Event, Json, Record
+from videostore.ledger import verify as ledger_verify
+from videostore.ledger.files import FileLedger
+from videostore.ledger.lines import read_outside
+from videostore.ports import Clock
+from videostore.signing import SigningKey
+
+
+def open_ledger(site: Site, clock: Clock) -> FileLedger:
+    return GuardedLedger(site.root / "ledger", key=SigningKey.load(ledger_key(site.root)), clock=clock)
+
+
+class GuardedLedger(FileLedger):
+    """Takes no record while the site is restored and not reconciled: whoever has records that it lost would
+    find a fork. So nothing is shown to anybody either (invariant 7), while recording and deletion go on."""
+
+    def append(self, event: Event, *, actor: str, body: Mapping[str, Json]) -> Record:
+        if event is not Event.SITE_RECONCILED and restored_mark(self._directory.parent).exists():
+            raise LedgerUnavailable(
+                "this site was restored from a backup and is not reconciled yet",
+                hint="Run `videostore backup reconcile` (docs/guide/recovery.md).",
+            )
+        return super().append(event, actor=actor, body=body)
+
+
+def restored_mark(root: Path) -> Path:
+    """Return what says that a site was restored: from which backup. It goes when the site is reconciled."""
+    return root / "restored.json"
+
+
+def verify_ledger(
+    directory: Path, public_key: str, *, against: Sequence[Path] = ()
+) -> tuple[dict[str, Any], Sequence[str]]:
+    """Verify the ledger's files; without ``public_key`` by the key that lies beside them. ``against`` are
+    files or directories of checkpoints that were kept elsewhere."""
+    outside = [one for path in against for one in read_outside(path)]
+    report = ledger_verify.verify(
+        directory, public_key=public_key or ledger_public(directory), outside=outside
+    )
+    return report.to_json(), report.problems

@@ -1,8 +1,8 @@
 """An RTSP server that is not ours, for the conformance tests: gst-rtsp-server, through its GI bindings.
 
-Runs under the system's Python, which has them: ``rtsp_server.py PATH=FILE…`` serves each file (MP4 of H.264
-or H.265, as its suffix says) from its beginning for each client; with ``--user`` and ``--password`` behind a
-digest. Prints its port; ends with its standard input.
+Runs under the system's Python, which has them: ``rtsp_server.py [--login USER PASSWORD] PATH=FILE…`` serves
+each file (MP4 of H.264 or H.265, as its suffix says) from its beginning for each client, with a login behind
+a digest. Prints its port; ends with its standard input.
 """
 
 import argparse
@@ -20,25 +20,24 @@ PACKED = {"h264": "h264parse ! rtph264pay name=pay0 pt=96", "h265": "h265parse !
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--user", default="")
-    parser.add_argument("--password", default="")
+    parser.add_argument("--login", nargs=2)
     parser.add_argument("films", nargs="+")
     options = parser.parse_args()
     Gst.init(None)
     server = GstRtspServer.RTSPServer(service="0", address="127.0.0.1")
-    if options.user:
+    if options.login:
         auth = GstRtspServer.RTSPAuth()
         auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
         token = GstRtspServer.RTSPToken()
         token.set_string("media.factory.role", "user")
-        auth.add_digest(options.user, options.password, token)
+        auth.add_digest(*options.login, token)
         server.set_auth(auth)
     for pair in options.films:
         path, _, file = pair.partition("=")
         factory = GstRtspServer.RTSPMediaFactory()
         suffix = file.rpartition(".")[2]
         factory.set_launch(f"( filesrc location={file} ! qtdemux ! {PACKED[suffix]} )")
-        if options.user:
+        if options.login:
             permissions = GstRtspServer.RTSPPermissions()
             permissions.add_permission_for_role("user", "media.factory.access", True)
             permissions.add_permission_for_role("user", "media.factory.construct", True)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Protocol
 
 from videostore.domain.access import Acknowledgement, Dossier
@@ -57,6 +58,14 @@ class SegmentStore(Protocol):
 
         Raises IntegrityError if ``body`` does not hash to ``sha256`` or the stored bytes differ,
         DiskFull if there is no room. A failed put leaves nothing under ``key``, or all of it.
+        """
+
+    def link(self, key: ObjectKey, file: Path, /) -> bool:
+        """Keep ``file`` itself under ``key``, durably, without copying it; return False, and do nothing,
+        where that cannot be: on another disk or machine, or where there is something already.
+
+        The caller vouches for what ``put`` would have looked at: the file is synced, is what its hash says,
+        and is never written to again. It may be unlinked.
         """
 
     def get(self, key: ObjectKey) -> bytes:

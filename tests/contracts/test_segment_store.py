@@ -87,6 +87,22 @@ def test_bytes_that_are_not_those_of_the_hash_are_not_stored(store):
     assert store.size(A) is None
 
 
+def test_a_file_is_kept_as_it_is_or_not_at_all(store, tmp_path):
+    file, other = tmp_path / "spooled", tmp_path / "other"
+    file.write_bytes(b"sealed")
+    other.write_bytes(b"something else")
+    if store.link(A, file):
+        assert not store.link(A, other)
+        file.unlink()
+        assert store.get(A) == b"sealed"
+        put(store, A, b"another version")
+        assert store.get(A) == b"another version"
+    else:
+        assert store.size(A) is None
+    assert not store.link(B, tmp_path / "nothing")
+    assert store.size(B) is None
+
+
 def test_what_was_never_there_is_absent(store):
     put(store, B)
     assert store.size(A) is None

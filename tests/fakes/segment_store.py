@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 from videostore.domain.errors import IntegrityError, ObjectMissing, StoreUnavailable
 from videostore.domain.segment import ObjectKey, Sha256Hex
@@ -26,6 +27,9 @@ class MemorySegmentStore:
         if hashlib.sha256(body).hexdigest() != sha256:
             raise IntegrityError(f"other bytes for {key}")
         self.bodies[key] = body, datetime.now(UTC)
+
+    def link(self, _key: ObjectKey, _file: Path, /) -> bool:
+        return False
 
     def get(self, key: ObjectKey) -> bytes:
         self._up()

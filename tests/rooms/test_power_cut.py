@@ -32,7 +32,7 @@ from videostore.store.directory import DirectoryStore
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import GOP
 
-STEPS = ("open", "fsync", "replace", "unlink", "mkdir", "truncate", "write")
+STEPS = ("open", "fsync", "replace", "unlink", "mkdir", "truncate", "write", "link")
 """Of the os module: whatever changes a disk goes through one of these (SQLite looks after itself)."""
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 START = datetime(2026, 11, 24, 12, 59, 58, tzinfo=UTC)  # the hour key changes on the way

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -40,6 +41,7 @@ from videostore.recorder.muxer import Muxer, _times
 from videostore.recorder.session import CameraSession, Recording
 from videostore.recorder.spool import Progress, Spool, facts_of
 from videostore.recorder.upload import Bandwidth, Uploader
+from videostore.store.directory import DirectoryStore
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import FRAME_RATE, GOP, HEIGHT, WIDTH, stream
 
@@ -792,6 +794,54 @@ def test_a_segment_that_the_spool_altered_is_told_and_holds_up_no_other(depot, t
     assert [depot.uploader.upload_all(), depot.uploader.upload_all()] == [2, 0]
     assert len(depot.store.bodies) == len(depot.catalogue.rows) == 2
     assert len(depot.spool.pending()) == 1
+
+
+@pytest.fixture
+def beside(depot, tmp_path):
+    """A depot whose store is a directory on the spool's disk."""
+    depot.store = DirectoryStore.create(tmp_path / "store")
+    depot.uploader = Uploader(depot.spool, depot.store, depot.catalogue, depot.ledger, now=lambda: START)
+    return depot
+
+
+def test_a_store_on_the_disk_of_the_spool_gets_the_file_itself(beside, tmp_path):
+    written = {path.name: path.stat().st_ino for path in (tmp_path / "spool" / "ready").rglob("*.age")}
+    assert beside.uploader.upload_all() == 3
+    assert {path.name: path.stat().st_ino for path in (tmp_path / "store").rglob("*.age")} == written
+    assert beside.spool.pending() == []
+    assert [beside.store.get(one.object_key) for one, _ in beside.segments] == [
+        body for _, body in beside.segments
+    ]
+
+
+def test_a_file_that_is_not_as_it_was_written_is_not_linked(beside, tmp_path):
+    altered = next((tmp_path / "spool" / "ready").rglob("*.age"))
+    altered.write_bytes(bytes(altered.stat().st_size))
+    os.utime(altered, (1, 1))
+    assert beside.uploader.upload_all() == 2
+    assert len(list(beside.store.objects())) == len(beside.catalogue.rows) == 2
+
+
+def test_what_a_killed_recorder_left_is_read_before_it_is_stored(beside, tmp_path):
+    """Who wrote it is not there any more to vouch for it."""
+    altered = next((tmp_path / "spool" / "ready").rglob("*.age"))
+    altered.write_bytes(bytes(altered.stat().st_size))
+    again = Spool(tmp_path / "spool")
+    again.recover()
+    Uploader(again, beside.store, beside.catalogue, beside.ledger, now=lambda: START).upload_all()
+    assert len(list(beside.store.objects())) == len(beside.catalogue.rows) == 2
+
+
+def test_room_for_new_footage_is_not_made_of_what_the_store_has_linked(tmp_path):
+    """The catalogue is down: the segment waits in the spool and is in the store, one file."""
+    spool, store = roomy(tmp_path, 1), DirectoryStore.create(tmp_path / "store")
+    segment, body = sealed_segment(0)
+    spool.commit(segment, body, groups=[])
+    assert store.link(segment.object_key, spool.as_sealed(segment))
+    spool.commit(*sealed_segment(1), groups=[])
+    assert [one.sequence for one in spool.pending()] == [1]
+    assert store.get(segment.object_key) == body
+    assert list(spool.gaps()) == []
 
 
 def test_uploads_take_no_more_of_the_network_than_they_may():

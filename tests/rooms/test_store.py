@@ -14,7 +14,7 @@ from tests.servers import ACCESS, SECRET
 from videostore.domain.errors import DiskError, IntegrityError, StoreRefused, StoreUnavailable
 from videostore.domain.segment import ObjectKey
 from videostore.store.bucket import Bucket
-from videostore.store.decorators import ReadBack, Retrying
+from videostore.store.decorators import Metered, ReadBack, Retrying
 from videostore.store.directory import MARKER, DirectoryStore
 from videostore.store.minio import MinioStore
 from videostore.store.s3 import S3Store
@@ -37,6 +37,13 @@ def test_a_disk_that_is_not_mounted_is_never_taken_for_absence(directory, tmp_pa
     ):
         with pytest.raises(StoreUnavailable, match="not a store"):
             ask()
+
+
+def test_a_file_of_the_same_disk_is_not_copied(directory, tmp_path):
+    file = tmp_path / "spooled"
+    file.write_bytes(b"sealed")
+    assert Metered(Retrying(directory)).link(A, file)
+    assert file.samefile(tmp_path / "store" / A)
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,11 @@ from videostore.durable import TEMPORARY, disk_errors, make_directory, remove_fi
 log = telemetry.logger("recorder")
 
 _Entry: TypeAlias = tuple[datetime, ObjectKey, Segment]
+_Print: TypeAlias = tuple[int, int, int]
 Sign: TypeAlias = Callable[[Mapping[str, Json]], str]
 _PLACES = ("open", "ready", "lost")
+_REMEMBERED = 1000
+"""Segments whose files are known to be as they were written: enough for those on their way to the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Spool:
         self._sign = sign
         self._size: int | None = None  # as this process knows it; None until it was counted
         self._whole: list[_Entry] | None = None  # what is in ready, oldest first; None until it was listed
+        self._written: dict[ObjectKey, _Print] = {}  # of what this process put there last
         self._lock = RLock()
 
     # --- writing ---
@@ -115,6 +119,7 @@ class Spool:
             self._waiting()  # listed before there is what it would find
         self._write("ready", segment, sealed)
         with self._lock:
+            self._remember(segment)
             waiting, entry = self._waiting(), _entry(segment)
             place = bisect_left(waiting, entry)
             if waiting[place : place + 1] != [entry]:
@@ -201,10 +206,28 @@ class Spool:
             except FileNotFoundError:
                 return None
 
+    def as_sealed(self, segment: Segment) -> Path | None:
+        """Return the file of a whole segment if it is still as this process wrote it and synced it; None if
+        that is not known: then read it and look at its hash."""
+        path = self._path("ready", segment)
+        with self._lock:
+            written = self._written.get(segment.object_key)
+        with suppress(OSError):
+            if written is not None and _print(path) == written:
+                return path
+        return None
+
+    def _remember(self, segment: Segment) -> None:
+        while len(self._written) >= _REMEMBERED:
+            del self._written[next(iter(self._written))]
+        with suppress(OSError):
+            self._written[segment.object_key] = _print(self._path("ready", segment))
+
     def drop(self, segment: Segment) -> None:
         """Forget a segment that store and catalogue have confirmed, or that retention took."""
         self._remove(self._path("ready", segment), segment.size_bytes)
         with self._lock:
+            self._written.pop(segment.object_key, None)
             waiting, entry = self._waiting(), _entry(segment)
             place = bisect_left(waiting, entry)
             if waiting[place : place + 1] == [entry]:
@@ -347,6 +370,11 @@ class Spool:
                     path.replace(lost)
                 except FileNotFoundError:
                     return segment.size_bytes  # retention took it
+                if lost.stat().st_nlink > 1:
+                    remove_file(
+                        lost
+                    )  # the store keeps this very file: nothing is lost, unless it is truncated
+                    return segment.size_bytes
                 os.truncate(lost, 0)
                 sync_directory(lost.parent)
                 sync_directory(path.parent)
@@ -436,6 +464,12 @@ def _is_being_written(temporary: Path) -> bool:
     except (ValueError, OSError):
         return False
     return True
+
+
+def _print(path: Path) -> _Print:
+    """Return what changes when a file is written to, or another takes its place."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _entry(segment: Segment) -> _Entry:

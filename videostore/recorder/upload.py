@@ -157,6 +157,17 @@ class Uploader:
     def _upload(self, segment: Segment, stop: Stop) -> bool:
         if stop.wait(self._bandwidth.delay(segment.size_bytes)):
             return False
+        file = self._spool.as_sealed(segment)
+        if (file is None or not self._store.link(segment.object_key, file)) and not self._put(segment):
+            return False
+        self._catalogue.add(segment)
+        self._spool.drop(segment)
+        telemetry.UPLOADED_SEGMENTS.inc()
+        telemetry.UPLOADED_BYTES.inc(segment.size_bytes)
+        telemetry.UPLOAD_SECONDS.observe(max(0.0, (self._now() - segment.span.end).total_seconds()))
+        return True
+
+    def _put(self, segment: Segment) -> bool:
         sealed = self._spool.read(segment)
         if sealed is None:
             self._spool.drop(segment)
@@ -168,11 +179,6 @@ class Uploader:
                 raise
             self._leave(segment)
             return False
-        self._catalogue.add(segment)
-        self._spool.drop(segment)
-        telemetry.UPLOADED_SEGMENTS.inc()
-        telemetry.UPLOADED_BYTES.inc(len(sealed))
-        telemetry.UPLOAD_SECONDS.observe(max(0.0, (self._now() - segment.span.end).total_seconds()))
         return True
 
     def _leave(self, segment: Segment) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from tenacity import Retrying as Attempts
@@ -34,6 +35,9 @@ class Retrying:
 
     def put(self, key: ObjectKey, body: bytes, *, sha256: Sha256Hex) -> None:
         self._again(lambda: self._store.put(key, body, sha256=sha256))
+
+    def link(self, key: ObjectKey, file: Path, /) -> bool:
+        return self._again(lambda: self._store.link(key, file))
 
     def get(self, key: ObjectKey) -> bytes:
         return self._again(lambda: self._store.get(key))
@@ -92,6 +96,9 @@ class ReadBack:
                 hint="Do not trust this store: `videostore store qualify`. The spool keeps the segment.",
             )
 
+    def link(self, _key: ObjectKey, _file: Path, /) -> bool:
+        return False  # nothing would be sent, so there is nothing to compare
+
     def get(self, key: ObjectKey) -> bytes:
         return self._store.get(key)
 
@@ -123,6 +130,10 @@ class Metered:
     def put(self, key: ObjectKey, body: bytes, *, sha256: Sha256Hex) -> None:
         with _measured("put"):
             self._store.put(key, body, sha256=sha256)
+
+    def link(self, key: ObjectKey, file: Path, /) -> bool:
+        with _measured("link"):
+            return self._store.link(key, file)
 
     def get(self, key: ObjectKey) -> bytes:
         with _measured("get"):

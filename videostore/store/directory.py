@@ -24,7 +24,7 @@ from videostore.domain.errors import (
     StoreUnavailable,
 )
 from videostore.domain.segment import ObjectKey, Sha256Hex
-from videostore.durable import TEMPORARY, remove_file, write_file
+from videostore.durable import TEMPORARY, make_directory, remove_file, sync_directory, write_file
 from videostore.ports import StoredObject
 
 MARKER = ".videostore-store"
@@ -60,6 +60,16 @@ class DirectoryStore:
                     continue
                 raise
             return
+
+    def link(self, key: ObjectKey, file: Path, /) -> bool:
+        path = self._path(key)
+        try:
+            make_directory(path.parent)
+            os.link(file, path)
+            sync_directory(path.parent)
+        except (OSError, DiskError):
+            return False  # another file system, one without links, no room: a put does it, or says why
+        return True
 
     def get(self, key: ObjectKey) -> bytes:
         try:

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from heapq import merge
 from itertools import groupby
 from os.path import commonprefix
+from pathlib import Path
 
 from videostore.domain.errors import IntegrityError, StoreUnavailable
 from videostore.domain.segment import ObjectKey, Sha256Hex
@@ -45,6 +46,9 @@ class S3Store:
             )
         if answer.get("ChecksumSHA256", checksum) != checksum:
             raise IntegrityError(f"{self._where} stored other bytes for {key}", hint="Look at the store.")
+
+    def link(self, _key: ObjectKey, _file: Path, /) -> bool:
+        return False
 
     def get(self, key: ObjectKey) -> bytes:
         with self._where.translated(key):

@@ -189,7 +189,7 @@ class Segment:
         """Read the facts back from an object key. Raises ValueError for any other key."""
         *_, camera, name = ("", *key.split("/"))
         segment = cls.from_name(camera, name, size_bytes=size_bytes)
-        if segment.object_key != key:
+        if key != f"{day_prefix(segment.span.start.date(), segment.keep)}{camera}/{name}":
             raise ValueError(f"{key!r} contradicts itself")
         return segment
 
@@ -199,7 +199,7 @@ class Segment:
         match = _NAME.fullmatch(name)
         if match is None:
             raise ValueError(f"{name!r} is not the key of a segment")
-        start = datetime.strptime(match["start"], _TIME).replace(tzinfo=UTC)
+        start = datetime.fromisoformat(match["start"])
         segment = cls(
             camera_id=UUID(camera),
             span=Span(start, start + int(match["duration"]) * MICROSECOND),

@@ -20,6 +20,7 @@ from videostore.domain.clock import Reading
 from videostore.domain.identity import Proof
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.presence import Passage
+from videostore.domain.retention import SegmentState
 from videostore.domain.segment import Gap, KeyId, ObjectKey, Segment, Sha256Hex, Span
 
 
@@ -193,8 +194,9 @@ class Catalogue(Protocol):
     def unfinished(self) -> list[KeyId]:
         """Return the key ids that still have condemned or absent rows, oldest first."""
 
-    def leaving(self) -> Mapping[tuple[KeyId, CameraId], int]:
-        """Return how many segments of each key and camera are condemned and not yet confirmed absent."""
+    def leaving(self) -> Mapping[tuple[KeyId, CameraId, SegmentState], int]:
+        """Return how many segments of each key and camera are condemned, and how many confirmed absent.
+        Costs what it counts."""
 
     def forget(self, keys: Collection[ObjectKey]) -> None:
         """Erase rows that are absent. Rows in any other state stay."""

@@ -41,6 +41,7 @@ and 0 is an answer. No process or platform metric that we did not choose to publ
 
 LABELS = {
     "camera_id": "UUID of a camera that is recorded",
+    "disk": "what lies on it: site, spool, keyring, catalogue or store",
     "fault": "one of five picture faults",
     "folder": "a drop folder of videostore.yaml",
     "kind": "kind of data (video, entry-exit) or class of error",
@@ -51,6 +52,7 @@ LABELS = {
     "place": "a place of ledger.anchors in videostore.yaml",
     "receiver": "native or libav",
     "route": "a route of the gate, never a path with identifiers",
+    "state": "condemned or absent",
     "status": "HTTP status",
     "suspicion": "one of six kinds of suspected breach",
     "version": "version of the program",
@@ -84,6 +86,7 @@ class _Endpoint:
 _TABLE: dict[MetricWrapperBase, tuple[str, ...]] = {}
 _recorder, _retention, _gate = (_Endpoint(role) for role in REGISTRIES)
 _every = _Endpoint(*REGISTRIES)
+_writers = _Endpoint("recorder", "retention")
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _LATENESS = (0.0, 1.0, 10.0, 60.0, 600.0, 3600.0, 86400.0)
@@ -147,6 +150,8 @@ UPLOADED_BYTES = _recorder.counter("uploaded_bytes_total", "Sealed bytes confirm
 UPLOAD_SECONDS = _recorder.histogram(
     "upload_seconds", "From the end of a segment to its confirmation.", buckets=_SECONDS
 )
+DISK_FREE = _writers.gauge("disk_free_bytes", "What is free on a disk that the site writes to.", "disk")
+DISK_SIZE = _writers.gauge("disk_size_bytes", "What a disk that the site writes to may hold.", "disk")
 STORE_REQUESTS = _every.histogram(
     "store_request_seconds", "Time that store requests took.", "operation", buckets=_SECONDS
 )
@@ -177,7 +182,11 @@ DELETION_LATENESS = _retention.histogram(
     buckets=_LATENESS,
 )
 OVERDUE = _retention.gauge("overdue_objects", "Objects past their deadline that are not confirmed absent.")
-CONDEMNED = _retention.gauge("condemned_segments", "Segments condemned and not yet forgotten.")
+CONDEMNED = _retention.gauge(
+    "condemned_segments",
+    "Segments on their way out: condemned, or confirmed absent and neither certified nor forgotten yet.",
+    "state",
+)
 CERTIFICATES = _retention.counter("certificates_total", "Certificates of deletion written to the ledger.")
 LOST_SEGMENTS = _retention.counter(
     "lost_segments_total", "Catalogue rows whose object was missing before its deadline."
@@ -196,6 +205,12 @@ KEY_LATENESS = _retention.histogram(
 )
 KEYS_DESTROYED = _retention.counter("keys_destroyed_total", "Hour keys destroyed.", "kind")
 KEYS_AHEAD_SECONDS = _retention.gauge("keys_ahead_seconds", "How far ahead hour keys are published.", "kind")
+LAST_BACKUP = _retention.gauge(
+    "last_backup_timestamp_seconds", "Unix time of the newest backup that is whole, 0 when there is none."
+)
+BACKUP_MAX_AGE = _retention.gauge(
+    "backup_max_age_seconds", "How old the newest backup may be, 0 where nobody asks for one."
+)
 HOST_CLOCK_SYNCHRONISED = _recorder.gauge(
     "host_clock_synchronised", "1 if a time service disciplines the clock of the recorder's host, else 0."
 )
@@ -352,6 +367,8 @@ def _one(name: str, samples: Sequence[Sample]) -> float:
     values = [one.value for one in samples]
     if name.endswith(("_info", "_synchronised")):
         return max(values)
+    if name.startswith("videostore_disk_"):
+        return min(values)
     if name.endswith(("_created", "_timestamp_seconds")):
         return min((value for value in values if value), default=0.0)
     return sum(values)

@@ -27,6 +27,7 @@ from tests.servers import POSTGRESQL_LOGIN
 from videostore.catalogue.rebuild import Progress, rebuild
 from videostore.catalogue.sql import SqlCatalogue
 from videostore.domain.errors import CatalogueUnavailable, SiteTooNew
+from videostore.domain.retention import SegmentState
 from videostore.domain.segment import SITE_KEEP, Gap, GapReason, ObjectKey, Segment, Sha256Hex, Span
 from videostore.ports import Amount
 
@@ -172,7 +173,10 @@ def test_keys_of_another_keep_are_other_keys(catalogue):
     assert catalogue.key_ids(until=START + HOUR) == [site.key_id, short.key_id]
     assert catalogue.oldest_key(TWO) == short.key_id
     assert catalogue.condemn(short.key_id) == 1
-    assert (catalogue.live(), catalogue.leaving()) == ([site], {(short.key_id, short.camera_id): 1})
+    assert (catalogue.live(), catalogue.leaving()) == (
+        [site],
+        {(short.key_id, short.camera_id, SegmentState.CONDEMNED): 1},
+    )
     assert (catalogue.oldest_key(ONE), catalogue.oldest_key(TWO)) == (site.key_id, None)
     assert catalogue.unfinished() == [short.key_id]
 
@@ -185,7 +189,11 @@ def test_one_camera_of_an_hour_goes_and_the_others_stay(catalogue):
     assert (catalogue.condemned(one.key_id, TWO), catalogue.cameras(one.key_id)) == ([], [ONE])
     catalogue.mark_absent([one.object_key])
     assert (catalogue.absent(one.key_id, ONE), catalogue.cameras(one.key_id)) == ([one], [ONE])
-    assert catalogue.leaving() == {}
+    assert catalogue.leaving() == {(one.key_id, ONE, SegmentState.ABSENT): 1}
+    catalogue.condemn(two.key_id)
+    assert catalogue.leaving()[two.key_id, TWO, SegmentState.CONDEMNED] == 1
+    catalogue.forget([one.object_key])
+    assert {state for _, _, state in catalogue.leaving()} == {SegmentState.CONDEMNED}
 
 
 def test_amounts_are_of_what_is_there(catalogue):

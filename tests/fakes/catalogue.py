@@ -78,8 +78,9 @@ class MemoryCatalogue:
     def oldest(self) -> datetime | None:
         return min((one.span.start for one in self._in(LIVE)), default=None)
 
-    def leaving(self) -> dict[tuple[KeyId, CameraId], int]:
-        return dict(Counter((one.key_id, one.camera_id) for one in self._in(CONDEMNED)))
+    def leaving(self) -> dict[tuple[KeyId, CameraId, SegmentState], int]:
+        leaving = [(state, one) for state in (CONDEMNED, ABSENT) for one in self._in(state)]
+        return dict(Counter((one.key_id, one.camera_id, state) for state, one in leaving))
 
     def condemn(self, key_id: KeyId, camera_id: CameraId | None = None) -> int:
         return self._advance(_of(self._in(LIVE), key_id, camera_id), CONDEMNED)

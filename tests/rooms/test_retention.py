@@ -120,6 +120,14 @@ def test_a_store_that_refuses_one_deletion_is_quoted_and_does_the_others(site):
     assert site.sweep().run().errors == [f"delete: {kept.object_key} is still there: refused"]
     assert site.catalogue.absent(KEY) == [gone]
     assert site.events(Event.CERTIFICATE) == []
+    assert on_their_way_out() == {"condemned": 1, "absent": 1}
+    site.store.refuses = set()
+    site.sweep().run()
+    assert on_their_way_out() == {"condemned": 0, "absent": 0}
+
+
+def on_their_way_out():
+    return {state: int(gauge._value.get()) for (state,), gauge in telemetry.CONDEMNED._metrics.items()}
 
 
 def test_objects_that_the_catalogue_does_not_know_go_by_the_age_in_their_key(site):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 
 import httpx
@@ -58,7 +59,10 @@ def test_a_process_that_is_killed_is_started_again_and_the_others_go_on(tmp_path
             before = kept(root, lobby), kept(root, yard)
             until(lambda: new(*before), seconds=40, why=recorder.log.read_text)
             assert part(root, 0)["pid"] == survivor
-            assert shown(root)['videostore_build_info{version="' + version() + '"}'] == 1
+            seen = shown(root)
+            assert seen['videostore_build_info{version="' + version() + '"}'] == 1
+            size = shutil.disk_usage(root).total
+            assert seen['videostore_disk_size_bytes{disk="spool"}'] == size, "two processes have one disk"
         with pytest.raises(ProcessLookupError):
             os.kill(survivor, 0)
     coverage = facts("coverage", "--from", "10m", site=root)

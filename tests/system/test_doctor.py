@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import trustme
 
 from videostore import app as composition
+from videostore.app.disks import disks, places
+from videostore.config.settings import SiteSettings
 from videostore.config.site import Site
 
 
@@ -55,3 +58,10 @@ def test_a_disk_with_less_room_than_the_spool_may_take(tmp_path):
     (row,) = [row for row in composition.diagnose(Site.load(root)) if row["what"] == "disk"]
     assert not row["ok"]
     assert "spool_limit" in row["hint"]
+
+
+def test_places_that_share_a_disk_count_as_one(tmp_path):
+    elsewhere = {"version": 1, "site": "test", "store": {"kind": "directory", "path": "/proc/none"}}
+    where = places(Site(tmp_path, SiteSettings.model_validate(elsewhere)))
+    assert where.keys() == {"site", "spool", "keyring", "catalogue", "store"}
+    assert disks(where) == {"site": tmp_path, "store": Path("/proc")}

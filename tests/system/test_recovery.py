@@ -12,10 +12,11 @@ import pytest
 from tests.premises import DAY, HOUR, LOBBY, Premises
 from tests.system.commands import facts, said, videostore
 from videostore import app as composition
+from videostore.app.recovery import last_backup
 from videostore.backup.archive import pack
 from videostore.config.site import Site
 from videostore.domain.camera import Camera
-from videostore.domain.errors import BackupInvalid, DiskNotWritable, KeyringError, StoreUnavailable
+from videostore.domain.errors import BackupInvalid, DiskError, DiskNotWritable, KeyringError, StoreUnavailable
 from videostore.domain.ledger import Event
 from videostore.domain.retention import Kind
 from videostore.domain.segment import Gap, GapReason, KeyId, Span
@@ -76,6 +77,7 @@ def test_a_lost_host_comes_back_shows_nothing_until_reconciled_and_opens_nothing
     said("backup", "key", tmp_path / "kept.key")
     recipient = (tmp_path / "kept.key").read_text().splitlines()[0].removeprefix("# public key: ")
     made = facts("backup", "create", tmp_path / "site.backup", "--recipient", recipient, site=site)
+    assert last_backup(site).isoformat() == made["made_at"]
     before, gaps = footage(site)
     said("camera", "rename", "lobby", "door", site=site)
     checkpoint = tmp_path / "checkpoint.json"
@@ -84,6 +86,7 @@ def test_a_lost_host_comes_back_shows_nothing_until_reconciled_and_opens_nothing
 
     said("backup", "restore", tmp_path / "site.backup", site, "--identity", tmp_path / "kept.key")
     assert (site / "secrets" / "lobby").read_text() == "officer:open sesame"
+    assert last_backup(site).isoformat() == made["made_at"], "what it came from is its newest backup"
     refused = videostore("camera", "rename", "lobby", "door", site=site)
     assert (refused.returncode, "backup reconcile" in refused.stderr) == (55, True)
     done = facts("backup", "reconcile", "--checkpoint", checkpoint, site=site)
@@ -130,6 +133,9 @@ def test_what_cannot_be_read_leaves_no_backup_that_looks_like_one(site, tmp_path
     _, recipient = new_identity()
     with pytest.raises(DiskNotWritable):
         pack([("a", site / "cameras.yaml"), ("b", site / "absent")], tmp_path / "backup", recipient=recipient)
+    with pytest.raises(DiskError):
+        composition.back_up(Site.load(site), tmp_path / "not mounted" / "backup", recipient=recipient)
+    assert last_backup(site) is None, "a backup that did not come to its end is none"
     assert [path.name for path in tmp_path.iterdir() if "backup" in path.name] == []
 
 

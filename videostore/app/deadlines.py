@@ -7,7 +7,7 @@ from typing import Any
 from videostore.app.host import host_time
 from videostore.app.parts import Parts
 from videostore.check import invariants
-from videostore.domain.retention import CEILING, Kind
+from videostore.domain.retention import CEILING, Kind, SegmentState
 
 
 def retention_status(parts: Parts) -> dict[str, Any]:
@@ -17,8 +17,13 @@ def retention_status(parts: Parts) -> dict[str, Any]:
     verdicts = [policy.judge(key.key_id, now=now, promised=key.deadline) for key in living]
     readable = [key for key, verdict in zip(living, verdicts, strict=True) if verdict.deadline > now]
     oldest_key = min((key.key_id.start for key in readable), default=None)
-    footage, leaving = parts.catalogue.oldest(), parts.catalogue.leaving()
-    overdue = [n for (key, one), n in leaving.items() if policy.deadline(key, camera_id=one) <= now]
+    footage = parts.catalogue.oldest()
+    left = {
+        (key_id, camera_id): count
+        for (key_id, camera_id, state), count in parts.catalogue.leaving().items()
+        if state is SegmentState.CONDEMNED
+    }
+    overdue = [n for (key, one), n in left.items() if policy.deadline(key, camera_id=one) <= now]
     doubt = parts.clock.read().doubt
     return {
         "clock": doubt.value if doubt else "believed",
@@ -29,7 +34,7 @@ def retention_status(parts: Parts) -> dict[str, Any]:
         "oldest_footage_age_seconds": int((now - footage).total_seconds()) if footage else None,
         "nothing_readable_before": oldest_key,
         "keys_past_their_deadline": len(living) - len(readable),
-        "segments_being_deleted": sum(leaving.values()),
+        "segments_being_deleted": sum(left.values()),
         "of_them_past_their_deadline": sum(overdue),
         "next_due": min((verdict.due_at for verdict in verdicts), default=None),
     }

@@ -13,16 +13,17 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from videostore import __version__
+from videostore.app.disks import disks, existing, places
 from videostore.app.host import clock_synchronised, host_time
 from videostore.app.keys import own_certificate
 from videostore.app.parts import Parts
+from videostore.app.recovery import last_backup, most_backup_age
 from videostore.app.roles import ROLES
 from videostore.config.durations import split_address
-from videostore.config.settings import DirectoryAnchorSettings, DirectoryStoreSettings
+from videostore.config.settings import DirectoryAnchorSettings
 from videostore.config.site import Site
 from videostore.domain.errors import (
     ClockInDoubt,
@@ -32,7 +33,6 @@ from videostore.domain.errors import (
     SiteError,
     VideostoreError,
 )
-from videostore.domain.ledger import Event
 from videostore.domain.retention import Kind
 from videostore.durable import disk_errors
 from videostore.keyring.master import try_out
@@ -41,7 +41,6 @@ _LEAST_FREE = 1_000_000_000  # bytes
 _SLOWEST_SYNC = 0.1  # seconds; a camera that cuts every 2 s syncs a file and its directory as often
 _SYNCS = 10
 _CERTIFICATE = timedelta(days=14)
-_BACKUP = timedelta(days=7)
 
 
 def diagnose(site: Site) -> list[dict[str, Any]]:
@@ -77,15 +76,11 @@ def _time_service(_: Parts) -> str:
 
 def _disks(parts: Parts) -> str:
     """Every disk that the site writes to, and room for what the spool may still take."""
-    spool = _existing(parts.site.path(parts.site.settings.recorder.spool))
+    where = places(parts.site)
     wanted = max(_LEAST_FREE, parts.site.settings.recorder.spool_limit - parts.spool.size_bytes())
-    places = {"site": (parts.site.root, _LEAST_FREE), "spool": (spool, wanted)}
-    settings = parts.site.settings.store
-    if isinstance(settings, DirectoryStoreSettings):
-        places["store"] = _existing(parts.site.path(settings.path)), _LEAST_FREE
-    free = {name: shutil.disk_usage(path).free for name, (path, _) in places.items()}
+    free = {name: shutil.disk_usage(path).free for name, path in disks(where).items()}
     said = ", ".join(f"{name} {size / 1e9:.1f} GB free" for name, size in free.items())
-    if any(free[name] < least for name, (_, least) in places.items()):
+    if min(free.values()) < _LEAST_FREE or shutil.disk_usage(existing(where["spool"])).free < wanted:
         raise SiteError(
             f"{said}; the spool may take {wanted / 1e9:.1f} GB more",
             hint="Free or enlarge the disk, or lower recorder.spool_limit.",
@@ -93,13 +88,9 @@ def _disks(parts: Parts) -> str:
     return said
 
 
-def _existing(path: Path) -> Path:
-    return next(one for one in (path, *path.parents) if one.exists())
-
-
 def _sync(parts: Parts) -> str:
     """Time what the recorder waits for at each keyframe: a file of a disk block made durable."""
-    place = _existing(parts.site.path(parts.site.settings.recorder.spool))
+    place = existing(parts.site.path(parts.site.settings.recorder.spool))
     took = []
     with disk_errors(place), tempfile.TemporaryFile(dir=place) as file:
         for _ in range(_SYNCS):
@@ -210,13 +201,13 @@ def _approvers(parts: Parts) -> str:
 
 
 def _backup(parts: Parts) -> str:
-    made = [one.at for one in parts.ledger.records() if one.event is Event.SITE_BACKED_UP]
-    if not made or host_time() - made[-1] > _BACKUP:
+    made = last_backup(parts.site.root)
+    if made is None or host_time() - made > most_backup_age(parts.site):
         raise SiteError(
-            f"the last was made at {made[-1].isoformat(timespec='minutes')}" if made else "there is none",
+            f"the last was made at {made.isoformat(timespec='minutes')}" if made else "there is none",
             hint="Each night: `videostore backup create FILE --recipient age1…` (docs/guide/recovery.md).",
         )
-    return made[-1].isoformat(timespec="minutes")
+    return made.isoformat(timespec="minutes")
 
 
 _LOOKS: Mapping[str, Callable[[Parts], str]] = {

@@ -10,6 +10,7 @@ from threading import Event as Stop
 
 from videostore import telemetry
 from videostore.app import crew
+from videostore.app.disks import existing, show_disks
 from videostore.app.endpoints import announce, asked_of, metrics_of
 from videostore.app.host import clock_synchronised, keep_memory_whole, return_free_memory, watchdog
 from videostore.app.parts import Parts, must_stand
@@ -67,6 +68,7 @@ def run_recorder(parts: Parts, stop: Stop) -> None:
             if share is None or share.number == 0
         ],
     )
+    show_disks({"spool": existing(parts.site.path(settings.spool))})
     telemetry.SPOOL_LIMIT.set(settings.spool_limit // (share.of if share else 1))
     asked = asked_of(parts, "recorder", heart.hangs)
     with metrics_of(site, "recorder", asked=asked, address=_ANY_PORT if share else "") as metrics:

@@ -8,12 +8,13 @@ everything that the store says itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from videostore import telemetry
 from videostore.app.host import host_time
 from videostore.app.keys import ELSEWHERE
 from videostore.app.ledger import restored_mark, verify_ledger
@@ -33,6 +34,8 @@ from videostore.store.directory import DirectoryStore
 _ACTOR = "operator"
 _FACTS = "backup.json"
 _GAPS = "gaps.jsonl"
+_MADE = "backed-up.json"
+_MOST_AGE = timedelta(hours=36)
 _FILES = ("videostore.yaml", "cameras.yaml", "clock.json")
 _FOLDERS = ("policies", "secrets", "staff", "ledger")  # the ledger last: nothing may name what it lacks
 
@@ -54,7 +57,41 @@ def back_up(site: Site, file: Path, *, recipient: str) -> dict[str, Any]:
         record = parts.ledger.append(Event.SITE_BACKED_UP, actor=_ACTOR, body=body)
         facts = {"site": site.settings.site, "made_at": made_at.isoformat(), "records": record.sequence + 1}
         files = pack(_members(parts, facts), file, recipient=recipient)
+    _note(site.root, facts)
     return {"file": str(file), **facts, "files": files, "size_bytes": file.stat().st_size}
+
+
+def _note(root: Path, facts: Mapping[str, Any]) -> None:
+    """Leave the mark of a backup that is whole."""
+    write_file(root / _MADE, json.dumps({"made_at": facts["made_at"]}).encode())
+
+
+def last_backup(root: Path) -> datetime | None:
+    """Return when the newest backup of a site was made, None if there is none."""
+    try:
+        return datetime.fromisoformat(json.loads((root / _MADE).read_bytes())["made_at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def most_backup_age(site: Site) -> timedelta:
+    """Return how old the newest backup may be."""
+    return site.settings.backup.max_age or _MOST_AGE
+
+
+def show_backups(site: Site) -> None:
+    """Have the metrics tell the age of the newest backup, and what it may be: 0 where nobody asks for one."""
+
+    def made_at() -> float:
+        made = last_backup(site.root)
+        return made.timestamp() if made else 0.0
+
+    def may_be() -> float:
+        wanted = site.settings.backup.max_age is not None or made_at()
+        return most_backup_age(site).total_seconds() if wanted else 0.0
+
+    telemetry.LAST_BACKUP.set_function(made_at)
+    telemetry.BACKUP_MAX_AGE.set_function(may_be)
 
 
 def _members(parts: Parts, facts: dict[str, Any]) -> Iterator[tuple[str, Content]]:
@@ -92,6 +129,7 @@ def restore(file: Path, directory: Path, *, identity: str) -> dict[str, Any]:
         except (OSError, ValueError) as error:
             raise BackupInvalid(f"{file} is no backup of a site", hint="Look for another file.") from error
         (building / _FACTS).replace(restored_mark(building))
+        _note(building, facts)
         for folder in ("secrets", "staff"):
             (building / folder).mkdir(exist_ok=True)
             (building / folder).chmod(0o700)

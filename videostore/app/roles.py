@@ -13,9 +13,11 @@ from typing import Final
 
 from videostore import telemetry
 from videostore.app import crew
+from videostore.app.disks import disks, places, show_disks
 from videostore.app.endpoints import announce, asked_of, metrics_of
 from videostore.app.host import host_time, watchdog
 from videostore.app.parts import Parts, sweep
+from videostore.app.recovery import show_backups
 from videostore.config.follow import Followed
 from videostore.config.site import Site
 from videostore.domain.errors import PromiseBroken
@@ -87,6 +89,8 @@ def _run_share(site: Site, number: int, stop: Stop) -> None:
 
 def _run_retention(parts: Parts, stop: Stop) -> None:
     walls, interval = parts.walls, parts.site.settings.retention.sweep
+    show_disks(disks({name: path for name, path in places(parts.site).items() if name != "spool"}))
+    show_backups(parts.site)
     service = RetentionService(sweep(parts), clock=parts.clock, interval=interval)
     with (
         metrics_of(parts.site, "retention", asked=asked_of(parts, "retention")) as metrics,

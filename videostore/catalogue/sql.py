@@ -236,12 +236,13 @@ class SqlCatalogue:
             query = query.where(_is(SegmentState.LIVE), _of(_key_id(first)))
             return _moment(connection.execute(query).scalar_one())
 
-    def leaving(self) -> dict[tuple[KeyId, CameraId], int]:
-        of = (*KEY, SEGMENTS.c.camera_id)
-        query = sa.select(*of, sa.func.count()).where(_is(SegmentState.CONDEMNED)).group_by(*of)
+    def leaving(self) -> dict[tuple[KeyId, CameraId, SegmentState], int]:
+        of = (SEGMENTS.c.state, *KEY, SEGMENTS.c.camera_id)
+        states = {_STATE[state]: state for state in _LEAVING}
+        query = sa.select(*of, sa.func.count()).where(SEGMENTS.c.state.in_(states)).group_by(*of)
         with self._transaction() as connection:
-            rows = connection.execute(query.order_by(*of))
-            return {(_key_id(key), UUID(camera)): count for *key, camera, count in rows}
+            rows = connection.execute(query)
+            return {(_key_id(key), UUID(camera), states[state]): n for state, *key, camera, n in rows}
 
     def condemn(self, key_id: KeyId, camera_id: CameraId | None = None) -> int:
         live = sa.select(SEGMENTS.c.object_key).where(_is(SegmentState.LIVE), _of(key_id, camera_id))

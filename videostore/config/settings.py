@@ -256,6 +256,14 @@ class MetricsSettings(_Strict):
     gate: Address = "127.0.0.1:9472"
 
 
+class BackupSettings(_Strict):
+    """When somebody is told that a site is not backed up."""
+
+    max_age: Duration | None = Field(
+        None, description="How old the newest backup may be; empty: 36h, from the first that is made."
+    )
+
+
 class LoggingSettings(_Strict):
     """Logs go to stderr."""
 
@@ -283,6 +291,7 @@ class SiteSettings(_Strict):
     gate: GateSettings = GateSettings()
     metrics: MetricsSettings = MetricsSettings()
     logging: LoggingSettings = LoggingSettings()
+    backup: BackupSettings = BackupSettings()
 
 
 class VideoKeepSettings(_Strict):

@@ -24,7 +24,7 @@ from videostore import telemetry
 from videostore.domain.clock import Doubt
 from videostore.domain.errors import VideostoreError
 from videostore.domain.ledger import Event, Json
-from videostore.domain.retention import Kind, RetentionPolicy
+from videostore.domain.retention import Kind, RetentionPolicy, SegmentState
 from videostore.domain.segment import EPOCH, KeyId
 from videostore.ports import Catalogue, Clock, Holding, HourKey, Keyring, Ledger, SegmentStore
 from videostore.retention.deletion import Deletion
@@ -270,13 +270,15 @@ class Sweep:
         for kind, keys in this.keys.items():
             _measure_keys(kind, this.policies[kind], keys.values(), this.reading.latest)
         leaving = self._catalogue.leaving()
-        overdue = [
-            left
-            for (key_id, camera_id), left in leaving.items()
-            if this.reading.latest >= this.video.deadline(key_id, camera_id=camera_id)
-        ]
-        telemetry.CONDEMNED.set(sum(leaving.values()))
-        telemetry.OVERDUE.set(sum(overdue))
+        stand = dict.fromkeys((SegmentState.CONDEMNED, SegmentState.ABSENT), 0)
+        overdue = 0
+        for (key_id, camera_id, state), count in leaving.items():
+            stand[state] += count
+            late = this.reading.latest >= this.video.deadline(key_id, camera_id=camera_id)
+            overdue += count if late and state is SegmentState.CONDEMNED else 0
+        for state, count in stand.items():
+            telemetry.CONDEMNED.labels(state=state.value).set(count)
+        telemetry.OVERDUE.set(overdue)
         oldest = self._catalogue.oldest()
         telemetry.OLDEST_FOOTAGE.set(oldest.timestamp() if oldest else 0)
 

@@ -76,8 +76,8 @@ FORMATS = {
     },
     "An export: films and a manifest": {
         "videostore/domain/onvif.py": "",
-        "videostore/gate/export.py": "The manifest, CAMERA.json, is `manifest`, `signature` and `certificate`. Of a `manifest`: `format`, "
-        "`site`, `exported_at`, `delete_by`, `purpose`, `incident_id`, `reference`, `person`, `second_person`, `grant_id`, "
+        "videostore/gate/export.py": "The manifest, CAMERA.json, is `manifest`, `signature` and `certificate`. Of a `manifest`: `format`, `kind` "
+        "(`original` or `viewing-copy`), `site`, `exported_at`, `delete_by`, `purpose`, `incident_id`, `reference`, `person`, `second_person`, `grant_id`, "
         "`serving_id`, `camera`, `requested`, `films`, `missing`, `recorder`, `runs`, `ledger`. Of each film: `number`, `shown`, "
         "`begins`, `frames`, `size_bytes`, `sha256`, `segments`. [Why](../design/0022-export.md).",
     },

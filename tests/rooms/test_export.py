@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,9 @@ import subprocess
 from contextlib import suppress
 from dataclasses import replace
 
+import av
+import cv2
+import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -18,14 +22,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.conftest import program
 from tests.premises import SECOND, START
 from tests.rooms.test_gate import Officer, export_key
-from tests.rooms.test_playback import HOLE, Lobby
-from videostore.check.export import verify
+from tests.rooms.test_playback import HOLE, Lobby, movies
+from videostore.check.export import film_name, verify
 from videostore.cli.access import connected
-from videostore.domain import chain
+from videostore.domain import chain, cmaf
 from videostore.domain.errors import SignatureInvalid, VideostoreError
 from videostore.domain.film import boxes
 from videostore.domain.ledger import Event
 from videostore.domain.onvif import Meta
+from videostore.domain.segment import Span
+from videostore.gate.viewing_copy import Label, burnt
 from videostore.signing import ExportKey
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import FRAME_RATE
@@ -47,21 +53,23 @@ def chained(house):
 class Export:
     """An approved export of a span, fetched into a directory."""
 
-    def __init__(self, house, root, start, end):
-        self.house, self.alice, self.root = house, Officer(house).open_incident(), root
+    def __init__(self, house, root, start, end, *, people=None, **how):
+        self.people = people or (Officer(house).open_incident(), Officer(house, "bruno"))
+        self.house, self.alice, self.root = house, self.people[0], root
         asked = self.alice.ask(mode="export", start=str(start), end=str(end)).json()
-        grant = Officer(house, "bruno").post(f"/v1/requests/{asked['request_id']}/approve").json()["grant_id"]
-        self.serving = self.alice.post(f"/v1/grants/{grant}/exports", camera="lobby").json()
+        grant = self.people[1].post(f"/v1/requests/{asked['request_id']}/approve").json()["grant_id"]
+        self.serving = self.alice.post(f"/v1/grants/{grant}/exports", camera="lobby", **how).json()
         self.path = f"/v1/servings/{self.serving['serving_id']}"
-        self.manifest = root / "lobby.json"
+        self.manifest = root / ("lobby.viewing-copy.json" if how.get("viewing_copy") else "lobby.json")
 
     def film(self, number, offset=0):
         return self.alice.post(f"{self.path}/films/{number}", offset=offset)
 
     def fetch(self):
-        for number, name in enumerate(NAMES):
+        for number in range(9):
+            name = film_name(self.manifest.stem, number + 1)
             answer = self.film(number)
-            if answer.status_code != 200:
+            if not answer.is_success or not answer.content:
                 break
             (self.root / name).write_bytes(answer.content)
         self.manifest.write_text(self.alice.http.get(f"{self.path}/manifest").text)
@@ -84,6 +92,14 @@ def whole(tmp_path_factory):
     after = START + 4 * SECOND + HOLE
     root = tmp_path_factory.mktemp("export")
     return Export(house, root, START + 30 * FRAME, after + 3 * SECOND + 10 * FRAME).fetch()
+
+
+@pytest.fixture(scope="module")
+def copy(whole, tmp_path_factory):
+    """A copy to look at, of the same span."""
+    root, end = tmp_path_factory.mktemp("copy"), START + 7 * SECOND + HOLE + 10 * FRAME
+    how = {"people": whole.people, "viewing_copy": True}
+    return Export(whole.house, root, START + 30 * FRAME, end, **how).fetch()
 
 
 @pytest.fixture
@@ -252,3 +268,82 @@ def test_what_a_person_saves_is_for_nobody_else_on_the_machine(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "lobby.mp4").stat().st_mode & 0o777 == 0o600
+
+
+# --- viewing copies ---
+
+COPIES = ["lobby.viewing-copy.mp4", "lobby.viewing-copy-2.mp4", "lobby.viewing-copy-3.mp4"]
+
+
+def pictures(film):
+    with av.open(str(film)) as container:
+        return [np.asarray(frame.to_ndarray(format="gray")) for frame in container.decode(video=0)]
+
+
+def told(picture, moments):
+    """Return which of the moments stands in a picture, and how well it is to be read there (1: as drawn)."""
+    scores = {}
+    for moment in moments:
+        drawn = np.full((18, 105), 16, np.uint8)
+        text = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"
+        cv2.putText(drawn, text, (2, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (235,), 1, cv2.LINE_AA)
+        found = cv2.matchTemplate(picture[-60:, :200], drawn, cv2.TM_CCOEFF_NORMED)
+        scores[moment] = float(found.max())
+    return max(scores.items(), key=lambda one: one[1])
+
+
+def test_every_frame_of_a_viewing_copy_tells_its_own_time(copy):
+    shown = pictures(copy.root / COPIES[0])
+    moments = [START + number * FRAME for number in range(30, 100)]
+    assert len(shown) == len(moments)
+    for number in range(0, 70, 9):
+        moment, legible = told(shown[number], moments)
+        assert (moment, legible) == (moments[number], pytest.approx(1, abs=0.3))
+
+
+def test_a_viewing_copy_shows_what_was_asked_for_and_follows_the_format(copy):
+    shown = [pictures(copy.root / name) for name in COPIES]
+    assert [len(one) for one in shown] == [70, 50, 35]
+    assert [one[0].shape for one in shown] == [(360, 640), (360, 640), (180, 320)]
+    manifest = json.loads(copy.manifest.read_text())["manifest"]
+    assert [one["shown"][0] for one in manifest["films"]] == [one["begins"] for one in manifest["films"]]
+    command = [program("ffmpeg"), "-v", "warning", "-i", copy.root / COPIES[0], "-f", "null", "-"]
+    assert subprocess.run(command, capture_output=True, check=True).stderr == b""
+
+
+def test_a_viewing_copy_holds_what_it_says_and_is_no_evidence(copy):
+    assert copy.broken() == [
+        "Is this evidence?",
+        *(f"Is {name} evidence?" for name in COPIES),
+    ]
+    assert copy.broken(path=copy.root / COPIES[1]) == [f"Is {COPIES[1]} evidence?"]
+
+
+def test_a_viewing_copy_that_broke_off_goes_on_to_the_same_last_bit(copy):
+    data = (copy.root / COPIES[0]).read_bytes()
+    for offset in (len(data) // 3, len(data) - 10):
+        assert copy.film(0, offset).content == data[offset:]
+
+
+def test_a_viewing_copy_is_on_record_as_one_and_follows_the_rules_of_an_export(copy):
+    begun, served = (
+        [one for one in copy.house.events(event) if one["serving_id"] == copy.serving["serving_id"]]
+        for event in (Event.EXPORT, Event.SERVED)
+    )
+    assert [one["viewing_copy"] for one in begun] == [True]
+    assert [one["frames"] for one in served if one["frames"]][:3] == [70, 50, 35]
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 180), (180, 320), (2048, 256)])
+def test_a_label_fits_any_picture(width, height):
+    """Whatever is written, nothing runs out of the picture, and the picture keeps most of its room."""
+    label = Label("lobby", "alice", "0123456789abcdef", "Пожар, 火警: évacuation du bâtiment B " * 6)
+    movie = cmaf.parse(movies(1, width, height)[0])
+    _, made = burnt(movie, start=START, asked=Span(START, START + SECOND / 5), label=label)
+    with av.open(io.BytesIO(made.init + b"".join(one.data for one in made.fragments))) as container:
+        frames = [np.asarray(frame.to_ndarray(format="gray")) for frame in container.decode(video=0)]
+    assert len(frames) == made.frames == 5
+    assert max(frames[0].shape) == min(max(width, height), 1920)
+    written = (frames[0] > 200).any(axis=0)
+    assert not written[-2:].any()
+    assert (frames[0][: frames[0].shape[0] // 2] > 60).mean() > 0.3

@@ -25,6 +25,7 @@ from videostore.domain.segment import KeyId, ObjectKey, Segment, Sha256Hex
 from videostore.durable import disk_errors
 
 _STEP = 1 << 20
+_NO_EVIDENCE = "a viewing copy: its frames were drawn into and encoded anew; the original was not asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,9 @@ def verify(path: Path, *, certificate: bytes | None, recorder: str) -> Iterator[
     yield from _manifest(path, certificate, recorder) if text else _film(path, _read(path), certificate)
 
 
-def film_name(camera: str, number: int) -> str:
-    """Return what film ``number`` of a camera is called beside its manifest, CAMERA.json."""
-    return f"{camera}.mp4" if number == 1 else f"{camera}-{number}.mp4"
+def film_name(export: str, number: int) -> str:
+    """Return what film ``number`` is called beside its manifest, ``{export}.json``."""
+    return f"{export}.mp4" if number == 1 else f"{export}-{number}.mp4"
 
 
 def _film(path: Path, film: _File, certificate: bytes | None) -> Iterator[Finding]:
@@ -71,6 +72,8 @@ def _film(path: Path, film: _File, certificate: bytes | None) -> Iterator[Findin
         yield Finding(f"Is {path.name} as it was when it was signed?", whole, by)
         if number == 0:
             yield _trusted(f"Did the site sign {path.name}?", one.certificate, certificate)
+    if film.meta.viewing_copy:
+        yield Finding(f"Is {path.name} evidence?", False, _NO_EVIDENCE)
 
 
 def _trusted(question: str, found: bytes, certificate: bytes | None) -> Finding:
@@ -98,6 +101,8 @@ def _manifest(path: Path, certificate: bytes | None, recorder: str) -> Iterator[
     about = f"{manifest['purpose']}: {manifest['reference']}; by {manifest['person']}"
     yield Finding("Is the manifest as it was when it was signed?", whole, about)
     yield _trusted("Did the site sign the manifest?", own, certificate)
+    if manifest.get("kind", "original") != "original":
+        yield Finding("Is this evidence?", False, _NO_EVIDENCE)
     for facts in films:
         film = path.with_name(film_name(path.stem, int(facts["number"])))
         if not film.exists():

@@ -92,9 +92,17 @@ class GateClient:
             return _answer(self._http.post(path, json=dict(body or {})))
 
     @contextmanager
-    def stream(self, path: str, body: Mapping[str, Any] | None = None) -> Iterator[httpx.Response]:
-        """POST and yield the answer while its body still arrives."""
-        with _reached(self.gate), self._http.stream("POST", path, json=dict(body or {})) as response:
+    def stream(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        patience_seconds: float | None = None,
+    ) -> Iterator[httpx.Response]:
+        """POST and yield the answer while its body still arrives: the next bytes of it within so long."""
+        timeout = httpx.Timeout(_TIMEOUT.connect, read=patience_seconds or _TIMEOUT.read)
+        asked = self._http.stream("POST", path, json=dict(body or {}), timeout=timeout)
+        with _reached(self.gate), asked as response:
             if response.is_error:
                 response.read()
                 _answer(response)

@@ -32,6 +32,8 @@ _GOING_ON = ".export.json"
 """In the directory of an export that is not whole: what to ask the gate for."""
 _PAUSES_SECONDS = (1, 2, 4, 8, 16)
 """Before a download that broke off is asked for again."""
+_ENCODED_SECONDS = 600.0
+"""Within which a segment of a viewing copy is made, with others that wait for the same."""
 
 
 @app.callback()
@@ -51,6 +53,10 @@ def export(
     recipient: Annotated[
         str, typer.Option("--recipient", help="age1…: encrypt the archive to this key as it is written.")
     ] = "",
+    viewing_copy: Annotated[
+        bool,
+        typer.Option("--viewing-copy", help="To look at: time, requester and reference in every frame."),
+    ] = False,
     incident: Incident = "",
     request: Asked = "",
     as_json: AsJson = False,
@@ -69,7 +75,8 @@ def export(
         if not servings:
             span = {} if request else read_span(when, start, end)
             grant = granted(client, camera, span, Mode.EXPORT, incident, request)
-            servings = [client.post(f"/v1/grants/{grant}/exports", {"camera": one}) for one in camera]
+            bodies = [{"camera": one, "viewing_copy": viewing_copy} for one in camera]
+            servings = [client.post(f"/v1/grants/{grant}/exports", body) for body in bodies]
         if archive is not None:
             with _archive(archive, recipient) as zipped:
                 rows = [_export(client, one, _Entries(zipped), bar) for one in servings]
@@ -95,9 +102,11 @@ def verify(
     found = composition.verify_export(file, certificate=certificate, recorder_key=recorder_key)
     rows = [{"holds": one.holds, "question": one.question, "detail": one.detail} for one in found]
     print_rows(rows, as_json=as_json, empty="")
-    if not all(one.holds for one in found):
+    broken = next((one for one in found if not one.holds), None)
+    if broken:
         raise IntegrityError(
-            f"{file} does not hold what it says", hint="Do not rely on it; ask for it again."
+            f"{file}: {broken.question} No: {broken.detail}",
+            hint="Do not rely on it; ask the site for the original.",
         )
 
 
@@ -152,7 +161,7 @@ def _to_directory(
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         for one in servings:
-            if (directory / f"{one['camera']}.json").exists():
+            if (directory / f"{_name(one)}.json").exists():
                 raise RequestInvalid(
                     f"{directory} holds an export of {one['camera']}", hint="Name a new one."
                 )
@@ -221,35 +230,41 @@ def _sealed(file: IO[bytes], recipient: str) -> Iterator[IO[bytes]]:
 # --- pieces ---
 
 
+def _name(serving: dict[str, Any]) -> str:
+    """Return what the files of an export are called: whoever sees a copy's name knows that it is one."""
+    return f"{serving['camera']}{'.viewing-copy' if serving['viewing_copy'] else ''}"
+
+
 def _export(
     client: GateClient, serving: dict[str, Any], place: _Files | _Entries, bar: Progress
 ) -> dict[str, Any]:
     """Fetch the films of one camera and their manifest. Returns what was written."""
-    camera, path = serving["camera"], f"/v1/servings/{serving['serving_id']}"
-    task = bar.add_task(camera, total=sum(part["size_bytes"] for part in serving["parts"]) or None)
+    name, path = _name(serving), f"/v1/servings/{serving['serving_id']}"
+    task = bar.add_task(name, total=sum(part["size_bytes"] for part in serving["parts"]) or None)
+    patience = _ENCODED_SECONDS if serving["viewing_copy"] else None
     files: list[str] = []
     while True:
         number = len(files)
 
         def chunks(offset: int, number: int = number) -> Iterator[bytes]:
-            for chunk in _film(client, f"{path}/films/{number}", offset):
+            for chunk in _film(client, f"{path}/films/{number}", offset, patience):
                 bar.advance(task, len(chunk))
                 yield chunk
 
-        name = composition.film_name(camera, number + 1)
+        film = composition.film_name(name, number + 1)
         if number and number >= len(client.get(f"{path}/films")):
             break
-        if not place.write(name, chunks):
+        if not place.write(film, chunks):
             break
-        files.append(name)
+        files.append(film)
     signed = client.get(f"{path}/manifest")
     text = json.dumps(signed, ensure_ascii=False, indent=1).encode()
-    place.write(f"{camera}.json", lambda offset: iter([text[offset:]]))
+    place.write(f"{name}.json", lambda offset: iter([text[offset:]]))
     bar.update(task, completed=1, total=1)
     manifest = signed["manifest"]
     return {
-        "camera": camera,
-        "files": [*files, f"{camera}.json"],
+        "camera": serving["camera"],
+        "files": [*files, f"{name}.json"],
         "frames": sum(film["frames"] for film in manifest["films"]),
         "size_bytes": sum(film["size_bytes"] for film in manifest["films"]),
         "sha256": [film["sha256"] for film in manifest["films"]],
@@ -258,13 +273,13 @@ def _export(
     }
 
 
-def _film(client: GateClient, path: str, offset: int) -> Iterator[bytes]:
+def _film(client: GateClient, path: str, offset: int, patience: float | None) -> Iterator[bytes]:
     """Yield a film from ``offset`` on; a connection that breaks is made again where it broke."""
     pauses = iter(_PAUSES_SECONDS)
     whole = False
     while not whole:
         try:
-            with client.stream(path, {"offset": offset}) as response:
+            with client.stream(path, {"offset": offset}, patience_seconds=patience) as response:
                 for chunk in response.iter_bytes():
                     offset += len(chunk)
                     yield chunk

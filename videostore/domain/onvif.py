@@ -18,6 +18,8 @@ from videostore.domain.errors import SealBroken, SignatureInvalid
 from videostore.domain.film import EPOCH_1904, box, boxes
 from videostore.domain.segment import MICROSECOND
 
+ORIGINAL, VIEWING_COPY = "videostore export", "videostore viewing copy, not evidence:"
+"""What the remark of the first signature begins with: the footage itself, or frames that were drawn into."""
 _EPOCH_1601 = datetime(1601, 1, 1, tzinfo=UTC)
 _SCHEME = struct.pack(">III", 0, 0x6F656666, 0x00010000)
 _HANDLER = box(b"hdlr", bytes(8), b"null", bytes(12), b"\0")
@@ -90,6 +92,11 @@ class Meta:
         """Return this box as signature ``number`` covers it: without later ones, its own bits zero."""
         *before, own = self.signatures[: number + 1]
         return replace(self, signatures=[*before, replace(own, signature=bytes(len(own.signature)))]).to_box()
+
+    @property
+    def viewing_copy(self) -> bool:
+        """Say whether the film is a copy to look at, by what its first signer signed."""
+        return any(one.remark.startswith(VIEWING_COPY) for one in self.signatures[:1])
 
     @classmethod
     def parse(cls, content: bytes) -> Meta:

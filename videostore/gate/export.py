@@ -1,8 +1,9 @@
 """Exports: films and a manifest, signed, made while they are sent; no copy stays with the gate.
 
 A film is an ONVIF export file (``domain.onvif``) cut to the frame (``domain.film``). Where footage is missing
-or its format changes the next begins. A download that broke off goes on at its offset: everything but the
-signature comes out the same when it is made again, and the signature is kept.
+or its format changes the next begins. A viewing copy (``gate.viewing_copy``) goes the same way. A download
+that broke off goes on at its offset: everything but the signature comes out the same when it is made again,
+and the signature is kept.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from threading import Lock
 from typing import Any
 
-from videostore.domain import onvif
+from videostore.domain import cmaf, onvif
 from videostore.domain.access import Decision, Mode, Reason
 from videostore.domain.camera import Camera
 from videostore.domain.chain import Item, Run, belongs
@@ -25,6 +27,7 @@ from videostore.domain.segment import Segment, Sha256Hex
 from videostore.gate.footage import GAP, Footage, Part, Serving
 from videostore.gate.rules import Rules
 from videostore.gate.search import FOOTAGE, Search, why_missing
+from videostore.gate.viewing_copy import Label, burnt
 from videostore.ports import Catalogue, Ledger
 from videostore.signing import ExportKey
 
@@ -71,6 +74,7 @@ class Exports:
         self._ledger = ledger
         self._unit = unit
         self._exports: dict[str, _Export] = {}
+        self._encoding = Lock()  # a segment at a time for all who export: players come first
 
     def film(self, serving: Serving, camera: Camera, number: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield film ``number`` of an export, from ``offset`` on; they are made in order.
@@ -86,7 +90,7 @@ class Exports:
         self._footage.record_fetch(serving)
         making = _Making(offset)
         try:
-            next_part = yield from self._segments(serving, export.begins[number], making)
+            next_part = yield from self._segments(serving, camera, export.begins[number], making)
             if number + 1 == len(export.begins):
                 export.begins.append(next_part)
             if making.film is not None:
@@ -112,6 +116,7 @@ class Exports:
         assert serving.begun is not None
         manifest: dict[str, Json] = {
             "format": FORMAT,
+            "kind": "viewing-copy" if serving.viewing_copy else "original",
             "site": self._unit.name,
             "exported_at": export.at.isoformat(),
             "delete_by": delete_by.isoformat() if delete_by else None,
@@ -159,30 +164,45 @@ class Exports:
             self._exports.pop(ended, None)
         return self._exports.setdefault(serving.id, _Export(self._rules.now()))
 
-    def _segments(self, serving: Serving, index: int, making: _Making) -> Generator[bytes, None, int]:
+    def _segments(
+        self, serving: Serving, camera: Camera, index: int, making: _Making
+    ) -> Generator[bytes, None, int]:
         """Send the segments of one film, from part ``index`` on; return where the next film begins."""
         before: Part | None = None
         while index < len(serving.parts):
             part = serving.parts[index]
             try:
-                movie = self._footage.movie_of(serving, part)
+                found = self._movie(serving, camera, part)
             except (FootageDeleted, ObjectMissing):
+                found = None
+            if found is None:
                 if making.film is not None:
                     return index
                 index += 1
                 continue
+            start, movie = found
             film = making.film
             if film is None:
                 film = making.film = Film(movie.init, asked=serving.grant.request.span)
                 yield from making.send(film.head)
             elif movie.init != film.init or (before and abs(part.span.start - before.span.end) > GAP):
                 return index
-            data = film.add(part.segment.span.start, (one.data for one in movie.fragments))
+            data = film.add(start, (one.data for one in movie.fragments))
             if data:
                 making.used.append((part, data_digest(data[8:])))
                 yield from making.send(data)
             before, index = part, index + 1
         return index
+
+    def _movie(self, serving: Serving, camera: Camera, part: Part) -> tuple[datetime, cmaf.Movie] | None:
+        """Open a segment; burn it if that was asked for. Returns when its first frame was captured, too."""
+        start, asked = part.segment.span.start, serving.grant.request.span
+        if not serving.viewing_copy:
+            return start, self._footage.movie_of(serving, part)
+        incident = self._rules.book().incidents[serving.grant.request.incident_id]
+        label = Label(camera.name, serving.staff_id, incident.id, incident.reference)
+        with self._encoding:  # whoever waits opens nothing before it is his turn
+            return burnt(self._footage.movie_of(serving, part), start=start, asked=asked, label=label)
 
     def _meta(self, serving: Serving, export: _Export, camera: Camera, number: int, making: _Making) -> bytes:
         """Return the end of a film, signed: the same again if it is made again."""
@@ -191,6 +211,7 @@ class Exports:
         film = making.film
         assert film is not None
         assert film.origin is not None
+        kind = onvif.VIEWING_COPY if serving.viewing_copy else onvif.ORIGINAL
         provenance = onvif.Provenance(
             unit=self._unit.name,
             operator=serving.staff_id,
@@ -204,7 +225,7 @@ class Exports:
             certificate=self._unit.key.certificate,
             starts=film.origin,
             track_id=film.picture,
-            remark=f"videostore export {serving.id}, film {number + 1}",
+            remark=f"{kind} {serving.id}, film {number + 1}",
         )
         unsigned = onvif.Meta(provenance.to_box(), [signed])
         digest = making.digest.copy()

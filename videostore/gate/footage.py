@@ -80,7 +80,8 @@ class Serving:
     """One viewing or export under a grant: what may leave, and what has left.
 
     ``live``: its span reaches beyond the time of the grant, so ``parts`` grow. ``audible``: there is sound at
-    both ends of it; None until it was looked for. ``fetched``: a film of it was begun.
+    both ends of it; None until it was looked for. ``fetched``: a film of it was begun. ``viewing_copy``: an
+    export that is burnt and encoded anew.
     """
 
     id: str
@@ -92,6 +93,7 @@ class Serving:
     opened: tuple[int, Piece, datetime] | None = None
     audible: bool | None = None
     fetched: bool = False
+    viewing_copy: bool = False
     lock: Lock = field(default_factory=Lock)
 
     @property
@@ -128,14 +130,16 @@ class Footage:
         self._retention = retention
         self._servings: dict[str, Serving] = {}
 
-    def begin(self, staff_id: str, grant_id: str, camera_id: CameraId, mode: Mode) -> Serving:
+    def begin(
+        self, staff_id: str, grant_id: str, camera_id: CameraId, mode: Mode, *, viewing_copy: bool = False
+    ) -> Serving:
         """Begin a viewing or an export of one camera under a grant, and record it."""
         grant = self._rules.book().grants.get(grant_id)
         span = grant.request.span if grant else Span(self._rules.now(), self._rules.now() + GAP)
         decision = self._rules.may_leave(staff_id, grant, mode, camera_id, span)
         self._rules.check(staff_id, mode.value, decision, grant_id=grant_id, camera_id=str(camera_id))
         assert grant is not None
-        serving = Serving(secrets.token_hex(16), staff_id, grant, camera_id)
+        serving = Serving(secrets.token_hex(16), staff_id, grant, camera_id, viewing_copy=viewing_copy)
         segments = self._catalogue.segments([camera_id], span)
         self._record_begin(serving, segments)
         self._extend(serving, segments)
@@ -341,6 +345,8 @@ class Footage:
             "camera_id": str(serving.camera_id),
             "segments": len(segments),
         }
+        if serving.viewing_copy:
+            body["viewing_copy"] = True
         serving.begun = self._ledger.append(event, actor=serving.staff_id, body=body)
         counter.inc()
 

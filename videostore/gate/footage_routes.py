@@ -35,6 +35,10 @@ class ServeBody(Body):
     camera: str
 
 
+class ExportBody(ServeBody):
+    viewing_copy: bool = False
+
+
 class SnapshotBody(Body):
     at: AwareDatetime
 
@@ -92,10 +96,13 @@ def footage_routes(gate: Gate, find_camera: Cameras) -> APIRouter:
         return _serving(gate, gate.footage.begin(staff_id, grant_id, camera.id, Mode.VIEW), camera)
 
     @router.post("/grants/{grant_id}/exports")
-    def begin_export(staff_id: StaffId, grant_id: str, body: ServeBody) -> dict[str, Any]:
-        """Begin to export one camera of a grant."""
+    def begin_export(staff_id: StaffId, grant_id: str, body: ExportBody) -> dict[str, Any]:
+        """Begin to export one camera of a grant: as it was recorded, or as a viewing copy."""
         camera = find(gate, staff_id, find_camera, body.camera)
-        return _serving(gate, gate.footage.begin(staff_id, grant_id, camera.id, Mode.EXPORT), camera)
+        serving = gate.footage.begin(
+            staff_id, grant_id, camera.id, Mode.EXPORT, viewing_copy=body.viewing_copy
+        )
+        return _serving(gate, serving, camera)
 
     @router.post("/servings/{serving_id}/movie")
     def movie(serving: OwnServing, _: Empty) -> Response:
@@ -274,6 +281,7 @@ def _serving(gate: Gate, serving: Serving, camera: Camera) -> dict[str, Any]:
         "camera_id": camera.id,
         "playlist": f"/v1/servings/{serving.id}/index.m3u8",
         "live": serving.live,
+        "viewing_copy": serving.viewing_copy,
         "delete_by": gate.footage.delete_by(serving),
         "parts": [
             {

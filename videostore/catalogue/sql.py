@@ -414,10 +414,22 @@ def _of(key_id: KeyId, camera_id: CameraId | None = None) -> sa.ColumnElement[bo
 
 
 def _first_key(state: SegmentState, *, after: Sequence[int] | None = None) -> sa.Select[Any]:
-    query = sa.select(*KEY).where(_is(state)).order_by(*KEY).limit(1)
+    """The first key with rows, or the first beyond another. SQLite follows an index by equal columns and one
+    greater one; asked for a greater *row*, it reads every row of the key it comes from."""
+    first = sa.select(*KEY).where(_is(state)).order_by(*KEY).limit(1)
     if after is None:
-        return query
-    return query.where(sa.tuple_(*KEY) > sa.tuple_(*(sa.literal(value) for value in after)))
+        return first
+    beyond = sa.union_all(
+        *(
+            first.where(
+                *(one == value for one, value in zip(KEY[:n], after, strict=False)), KEY[n] > after[n]
+            )
+            .subquery()
+            .select()
+            for n in reversed(range(len(KEY)))
+        )
+    ).subquery()
+    return beyond.select().order_by(*beyond.c).limit(1)
 
 
 def _sum(one: Amount, other: Amount) -> Amount:

@@ -123,10 +123,10 @@ class SyntheticServer:
             self._started.set()
         await self._stop.wait()
         server.close()
-        await asyncio.sleep(0)  # who has just been let in is known in the next round
-        for client in self._clients:
-            client.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
+        while left := asyncio.all_tasks() - {asyncio.current_task()}:  # one may be letting somebody in
+            for client in self._clients:
+                client.cancel()
+            await asyncio.wait(left)
         for transport in self._open:
             transport.abort()  # a client that reads nothing would keep it open
         await asyncio.sleep(0)  # what was told to close does so in the next round

@@ -38,6 +38,23 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o640) -> None:
         sync_directory(path.parent)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that takes the place of ``path``, with its mode, durably, when it is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    with disk_errors(path):
+        try:
+            with temporary.open("xb") as file:
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(path.parent)
+
+
 def remove_file(path: Path) -> bool:
     """Unlink ``path`` durably. Returns whether it was there."""
     with disk_errors(path):

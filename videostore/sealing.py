@@ -6,6 +6,8 @@ format: age-encryption.org/v1.
 
 from __future__ import annotations
 
+from io import RawIOBase
+from pathlib import Path
 from typing import IO
 
 from pyrage import (
@@ -26,6 +28,18 @@ def new_identity() -> tuple[str, str]:
     """Return a fresh key pair as ``(identity, recipient)``: ``AGE-SECRET-KEY-1…`` and ``age1…``."""
     identity = x25519.Identity.generate()
     return str(identity), str(identity.to_public())
+
+
+def read_identity(path: Path) -> str:
+    """Return the private key of a file as ``age-keygen`` writes it. Raises KeyUnavailable."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyUnavailable(f"cannot read the key {path}: {error}") from error
+    found = [line for line in lines if line.startswith("AGE-SECRET-KEY-")]
+    if len(found) != 1:
+        raise KeyUnavailable(f"{path} does not hold one age key", hint="Name the file of `age-keygen`.")
+    return found[0]
 
 
 def seal(data: bytes, *, recipient: str) -> bytes:
@@ -58,10 +72,14 @@ def seal_stream(source: IO[bytes], sealed: IO[bytes], *, recipient: str) -> None
         raise KeyUnavailable(f"{recipient!r} is not an age recipient", hint="It begins with age1.") from error
 
 
-def open_stream(sealed: IO[bytes], opened: IO[bytes], *, identity: str) -> None:
+def open_stream(sealed: IO[bytes], opened: IO[bytes] | RawIOBase, *, identity: str) -> None:
     """Decrypt ``sealed`` as it comes. Raises SealBroken if it was cut, altered or is for another key: what
     came out until then is not to be believed."""
     try:
         decrypt_io(sealed, opened, [x25519.Identity.from_str(identity)])
     except (DecryptError, IdentityError) as error:
         raise SealBroken(f"the seal does not open: {error}") from error
+    except OSError as error:
+        if error.errno is None:  # what pyrage says of a stream that ends early
+            raise SealBroken("the seal does not open: it was cut off, or altered") from error
+        raise

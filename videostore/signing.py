@@ -159,7 +159,7 @@ class ExportKey:
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise SignatureInvalid(
                 f"{path} and {certificate} do not hold the export key: {error}",
-                hint="Restore both from a backup; without them exports cannot be signed.",
+                hint="An RSA key and its certificate, both PEM. The site's own are in its backup.",
             ) from error
         if not isinstance(key, RSAPrivateKey) or key.public_key() != public.public_key():
             raise SignatureInvalid(f"{certificate} is not the certificate of {path}", hint="Restore both.")
@@ -187,13 +187,22 @@ def verify_export(digest: bytes, signature: bytes, *, certificate: bytes) -> boo
     return True
 
 
+def subject_of(certificate: bytes) -> str:
+    """Return whose certificate (DER) it says that it is (RFC 4514)."""
+    try:
+        return x509.load_der_x509_certificate(certificate).subject.rfc4514_string()
+    except ValueError:
+        return "somebody"
+
+
 def read_certificate(path: Path) -> bytes:
     """Return the certificate of a PEM file as DER."""
     try:
         return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER)
     except (OSError, ValueError) as error:
         raise SignatureInvalid(
-            f"{path} does not hold a certificate: {error}", hint="The site's is ledger/export.crt."
+            f"{path} does not hold a certificate: {error}",
+            hint="A PEM file; the site's is ledger/export.crt.",
         ) from error
 
 

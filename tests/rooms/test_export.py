@@ -23,15 +23,18 @@ from tests.conftest import program
 from tests.premises import SECOND, START
 from tests.rooms.test_gate import Officer, export_key
 from tests.rooms.test_playback import HOLE, Lobby, movies
-from videostore.check.export import film_name, verify
+from videostore.check.export import Trust, film_name, sign_again, verify
+from videostore.check.scratch import Scratch
 from videostore.cli.access import connected
+from videostore.cli.export import _archive
 from videostore.domain import chain, cmaf
-from videostore.domain.errors import SignatureInvalid, VideostoreError
+from videostore.domain.errors import IntegrityError, SealBroken, SignatureInvalid, VideostoreError
 from videostore.domain.film import boxes
 from videostore.domain.ledger import Event
 from videostore.domain.onvif import Meta
 from videostore.domain.segment import Span
 from videostore.gate.viewing_copy import Label, burnt
+from videostore.sealing import new_identity
 from videostore.signing import ExportKey
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import FRAME_RATE
@@ -75,10 +78,10 @@ class Export:
         self.manifest.write_text(self.alice.http.get(f"{self.path}/manifest").text)
         return self
 
-    def findings(self, path=None, *, certificate=None, recorder=None):
+    def findings(self, path=None, *, certificate=None, recorder=None, **how):
         known = export_key().certificate if certificate is None else certificate
         key = self.house.recorder.public if recorder is None else recorder
-        return list(verify(path or self.manifest, certificate=known, recorder=key))
+        return list(verify(path or self.manifest, Trust(known, key, **how)))
 
     def broken(self, **how):
         return [one.question for one in self.findings(**how) if not one.holds]
@@ -203,24 +206,88 @@ def test_who_signs_anew_with_a_key_of_his_own_is_found(export, tmp_path):
     assert "Is lobby.mp4 the film of the manifest?" in export.broken()
 
 
-def test_whoever_receives_a_film_may_sign_it_again(export, tmp_path):
-    court = ExportKey.create(tmp_path / "key", tmp_path / "crt", name="court", now=START)
+@pytest.fixture(scope="module")
+def court(tmp_path_factory):
+    root = tmp_path_factory.mktemp("court")
+    return ExportKey.create(root / "key", root / "crt", name="court", now=START)
+
+
+def test_whoever_receives_a_film_signs_it_again_and_it_stays_the_film_of_the_manifest(export, court):
     film = export.root / "lobby.mp4"
-    data = film.read_bytes()
-    content = dict(boxes(data))[b"meta"]
-    meta = Meta.parse(content)
-    stamp = replace(
-        meta.signatures[0],
-        certificate=court.certificate,
-        signature=bytes(court.size_bytes),
-        remark="received",
+    sign_again(film, court, remark="received")
+    assert export.broken() == []
+    found = {one.question: one.detail for one in export.findings(path=film, signers=[court.certificate])}
+    assert (
+        found["Did CN=videostore export\\, court sign lobby.mp4 too?"] == "by a certificate given; received"
     )
-    before, again = data[: -len(content) - 8], replace(meta, signatures=[*meta.signatures, stamp])
-    signature = court.sign(hashlib.sha256(before + again.as_signed(1)).digest())
-    signed = [*meta.signatures, replace(stamp, signature=signature)]
-    film.write_bytes(before + replace(meta, signatures=signed).to_box())
-    assert export.broken(path=film) == []
-    assert [one.detail.rpartition("; ")[2] for one in export.findings(path=film)][-1] == "received"
+    assert export.broken(path=export.root / "lobby-2.mp4", signers=[court.certificate]) == [
+        "Did CN=videostore export\\, court sign lobby-2.mp4 too?"
+    ]
+
+
+@pytest.mark.parametrize("place", [0.5, 0.97, -700, -1])
+def test_what_was_altered_after_it_was_signed_again_is_found_and_signed_by_nobody(export, court, place):
+    film = export.root / "lobby.mp4"
+    sign_again(film, court, remark="received")
+    data = bytearray(film.read_bytes())
+    data[int(len(data) * place) if place > 0 else place] ^= 1
+    film.write_bytes(data)
+    with suppress(SignatureInvalid):  # it may not even be a film any more
+        assert export.broken(path=film)
+    with pytest.raises((IntegrityError, SignatureInvalid)):
+        sign_again(film, court, remark="once more")
+    assert film.read_bytes() == data
+
+
+def archive(export, path, *more, recipient=""):
+    """Return an archive as the command makes it; ``more`` are entries that do not belong there."""
+    with _archive(path, recipient) as zipped:
+        for file in sorted(export.root.iterdir()):
+            zipped.write(file, file.name)
+        for name in more:
+            zipped.writestr(name, b"surprise")
+    return path
+
+
+def test_an_archive_is_verified_as_it_is_sealed_or_not(export, tmp_path):
+    identity, recipient = new_identity()
+    plain, sealed = (
+        archive(export, tmp_path / name, recipient=whose)
+        for name, whose in (("case.zip", ""), ("case.zip.age", recipient))
+    )
+    assert export.broken(path=plain) == []
+    assert export.findings(path=sealed, identity=identity)[:-1] == export.findings(path=plain)[:-1]
+    with pytest.raises(SealBroken):
+        export.findings(path=sealed, identity=new_identity()[0])
+    with pytest.raises(SignatureInvalid, match="sealed to its recipient"):
+        export.findings(path=sealed)
+    sealed.write_bytes(sealed.read_bytes()[:-100])
+    with pytest.raises(SealBroken):
+        export.findings(path=sealed, identity=identity)
+
+
+def test_what_was_put_into_an_archive_or_taken_out_of_it_is_found(export, tmp_path):
+    found = archive(export, tmp_path / "more.zip", "other.mp4")
+    assert export.broken(path=found) == ["Is nothing else in more.zip?"]
+    with pytest.warns(UserWarning, match="Duplicate"):
+        found = archive(export, tmp_path / "twice.zip", "lobby-2.mp4")
+    with pytest.raises(SignatureInvalid):
+        export.broken(path=found)
+    (export.root / "lobby-2.mp4").unlink()
+    assert export.broken(path=archive(export, tmp_path / "less.zip")) == ["Is lobby-2.mp4 there?"]
+
+
+def test_what_is_read_back_from_a_scratch_file_is_what_was_written_and_no_byte_of_it_is_on_disk():
+    data = bytes(range(256)) * 10_000
+    with Scratch() as scratch:
+        for at in range(0, len(data), 70_000):
+            scratch.write(data[at : at + 70_000])
+        found = scratch.written()
+        for at, length in ((0, 10), (1_048_570, 20), (2_000_000, 600_000), (len(data) - 5, 50)):
+            found.seek(at)
+            assert found.read(length) == data[at : at + length]
+        scratch._file.seek(0)
+        assert data[:64] not in scratch._file.read()
 
 
 def test_another_recorder_is_not_believed(export):

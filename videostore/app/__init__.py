@@ -22,10 +22,11 @@ from videostore.app.commands import (
 )
 from videostore.app.deadlines import check_listing, retention_status
 from videostore.app.doctor import diagnose
+from videostore.app.exports import sign_export, verify_export
 from videostore.app.host import host_time
 from videostore.app.keys import own_certificate
 from videostore.app.ledger import verify_ledger
-from videostore.app.parts import Parts, staff, sweep, verify_export
+from videostore.app.parts import Parts, staff, sweep
 from videostore.app.people import (
     authority_here,
     current_code,
@@ -70,6 +71,7 @@ __all__ = [
     "restore",
     "retention_status",
     "run",
+    "sign_export",
     "staff",
     "staff_rows",
     "status",

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from videostore.app.host import host_time
 from videostore.app.keys import ELSEWHERE, ledger_key, master_key, recorder_key
 from videostore.app.ledger import open_ledger, verify_ledger
-from videostore.check import export, invariants
+from videostore.check import invariants
 from videostore.config.credentials import resolve_credentials
 from videostore.config.follow import Followed
 from videostore.config.settings import (
@@ -42,7 +42,7 @@ from videostore.retention.clock import GuardedClock
 from videostore.retention.pace import Pace
 from videostore.retention.policies import PoliciesOnRecord, last_on_record
 from videostore.retention.sweep import Keys, Sweep
-from videostore.signing import SigningKey, read_certificate
+from videostore.signing import SigningKey
 from videostore.store.decorators import Metered, ReadBack, Retrying
 from videostore.store.directory import DirectoryStore
 
@@ -300,12 +300,6 @@ def bucket_of(site: Site, settings: BucketSettings, credentials: str) -> Bucket:
         addressing=settings.addressing,
         proxy=settings.proxy,
     )
-
-
-def verify_export(path: Path, *, certificate: Path | None, recorder_key: str) -> list[export.Finding]:
-    """Verify a film or a manifest, offline."""
-    known = read_certificate(certificate) if certificate else None
-    return list(export.verify(path, certificate=known, recorder=recorder_key))
 
 
 def staff(site: Site) -> FileStaffDirectory:

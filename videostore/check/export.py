@@ -11,20 +11,27 @@ import binascii
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from videostore import signing
+from videostore.check.scratch import Scratch
 from videostore.domain.chain import CONTEXT, Item, Run, fold, item_digest
-from videostore.domain.errors import SignatureInvalid
+from videostore.domain.errors import IntegrityError, SignatureInvalid
 from videostore.domain.ledger import canonical
-from videostore.domain.onvif import Meta, operator_of
+from videostore.domain.onvif import Meta, Signed, operator_of
 from videostore.domain.segment import KeyId, ObjectKey, Segment, Sha256Hex
-from videostore.durable import disk_errors
+from videostore.durable import disk_errors, replacing
+from videostore.sealing import open_stream
 
 _STEP = 1 << 20
+_LARGEST_META = 1 << 20
+_SEALED, _ZIP = b"age-encryption.org/v1", b"PK\x03\x04"
 _NO_EVIDENCE = "a viewing copy: its frames were drawn into and encoded anew; the original was not asked for"
 
 
@@ -38,23 +45,78 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """What the reader knows: the site's certificate, the recorder's key, the certificates (DER) of others who
+    signed the films too, and the identity that an archive is sealed to. Each may be unknown."""
+
+    certificate: bytes | None = None
+    recorder: str = ""
+    signers: Sequence[bytes] = ()
+    identity: str = ""
+
+
+class _Beside(Protocol):
+    """Where the films of a manifest lie."""
+
+    def open(self, name: str) -> IO[bytes] | None:
+        """Return a file there, None if there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    path: Path
+
+    def open(self, name: str) -> IO[bytes] | None:
+        film = self.path / name
+        return film.open("rb") if film.exists() else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    archive: zipfile.ZipFile
+
+    def open(self, name: str) -> IO[bytes] | None:
+        return self.archive.open(name) if name in self.archive.namelist() else None
+
+
+@dataclass(frozen=True, slots=True)
 class _File:
-    """A film read once: the hash of all of it, of what stands before ``meta``, of each ``mdat``."""
+    """A film read once: its hash as the site signed it, of what stands before ``meta`` (``length`` bytes),
+    and of each ``mdat``."""
 
     sha256: str
     before: Any
+    length: int
     meta: Meta
     contents: list[str]
 
 
-def verify(path: Path, *, certificate: bytes | None, recorder: str) -> Iterator[Finding]:
-    """Yield what there is to say of a film, or of a manifest and the films beside it.
+def verify(path: Path, trust: Trust) -> Iterator[Finding]:
+    """Yield what there is to say of a film, of a manifest and the films beside it, or of an archive of both,
+    which may be sealed. Nothing is unpacked.
 
-    Raises SignatureInvalid if the file is neither.
+    Raises SignatureInvalid if the file is none of these, SealBroken if it does not open.
     """
     with disk_errors(path), path.open("rb") as file:
-        text = file.read(1).lstrip() == b"{"
-    yield from _manifest(path, certificate, recorder) if text else _film(path, _read(path), certificate)
+        yield from _verify(file, path.name, _Folder(path.parent), trust)
+
+
+def _verify(file: IO[bytes], name: str, beside: _Beside, trust: Trust) -> Iterator[Finding]:
+    begins = file.read(len(_SEALED))
+    file.seek(0)
+    if begins == _SEALED:
+        if not trust.identity:
+            raise SignatureInvalid(f"{name} is sealed to its recipient", hint="Give the key: --identity FILE")
+        with Scratch() as scratch:
+            open_stream(file, scratch, identity=trust.identity)
+            yield from _verify(scratch.written(), name.removesuffix(".age"), beside, trust)
+    elif begins.startswith(_ZIP):
+        yield from _archive(file, name, trust)
+    elif begins.startswith(b"{"):
+        yield from _manifest(file.read(), name, beside, trust)
+    else:
+        yield from _film(name, _read(file, name), trust)
 
 
 def film_name(export: str, number: int) -> str:
@@ -62,18 +124,54 @@ def film_name(export: str, number: int) -> str:
     return f"{export}.mp4" if number == 1 else f"{export}-{number}.mp4"
 
 
-def _film(path: Path, film: _File, certificate: bytes | None) -> Iterator[Finding]:
-    for number, one in enumerate(film.meta.signatures):
+def sign_again(path: Path, key: signing.ExportKey, *, remark: str) -> None:
+    """Add a signature to a film, which is then replaced, whole or not at all. Its other bytes stay.
+
+    Raises IntegrityError if the signatures that it bears do not hold.
+    """
+    with disk_errors(path), path.open("rb") as file:
+        film = _read(file, path.name)
+        if not all(_holds(film, number) for number in range(len(film.meta.signatures))):
+            raise IntegrityError(f"{path} is not as it was when it was signed", hint="Do not sign it.")
+        first = film.meta.signatures[0]
+        own = Signed(bytes(key.size_bytes), key.certificate, first.starts, first.track_id, remark)
+        meta = replace(film.meta, signatures=[*film.meta.signatures, own])
         digest = film.before.copy()
-        digest.update(film.meta.as_signed(number))
-        whole = signing.verify_export(digest.digest(), one.signature, certificate=one.certificate)
-        said = operator_of(film.meta.provenance)
-        by = f"exported by {said['operator']} at {said['exported_at']}, {said['unit']}; {one.remark}"
-        yield Finding(f"Is {path.name} as it was when it was signed?", whole, by)
+        digest.update(meta.to_box())
+        signed = replace(own, signature=key.sign(digest.digest()))
+        file.seek(0)
+        with replacing(path) as new:
+            for at in range(0, film.length, _STEP):
+                new.write(file.read(min(_STEP, film.length - at)))
+            new.write(replace(meta, signatures=[*film.meta.signatures, signed]).to_box())
+
+
+def _holds(film: _File, number: int) -> bool:
+    digest, one = film.before.copy(), film.meta.signatures[number]
+    digest.update(film.meta.as_signed(number))
+    return signing.verify_export(digest.digest(), one.signature, certificate=one.certificate)
+
+
+def _film(name: str, film: _File, trust: Trust) -> Iterator[Finding]:
+    said = operator_of(film.meta.provenance)
+    for number, one in enumerate(film.meta.signatures):
         if number == 0:
-            yield _trusted(f"Did the site sign {path.name}?", one.certificate, certificate)
+            by = f"exported by {said['operator']} at {said['exported_at']}, {said['unit']}; {one.remark}"
+            yield Finding(f"Is {name} as it was when it was signed?", _holds(film, number), by)
+            yield _trusted(f"Did the site sign {name}?", one.certificate, trust.certificate)
+            continue
+        known = "by a certificate given" if one.certificate in trust.signers else _unknown(one.certificate)
+        whom = signing.subject_of(one.certificate)
+        yield Finding(f"Did {whom} sign {name} too?", _holds(film, number), f"{known}; {one.remark}")
+    found = {one.certificate for one in film.meta.signatures[1:]}
+    for missing in (one for one in trust.signers if one not in found):
+        yield Finding(f"Did {signing.subject_of(missing)} sign {name} too?", False, "by no signature of it")
     if film.meta.viewing_copy:
-        yield Finding(f"Is {path.name} evidence?", False, _NO_EVIDENCE)
+        yield Finding(f"Is {name} evidence?", False, _NO_EVIDENCE)
+
+
+def _unknown(certificate: bytes) -> str:
+    return f"whose it is was not asked: SHA-256 {hashlib.sha256(certificate).hexdigest()}"
 
 
 def _trusted(question: str, found: bytes, certificate: bytes | None) -> Finding:
@@ -86,37 +184,56 @@ def _trusted(question: str, found: bytes, certificate: bytes | None) -> Finding:
     return Finding(question, same, "by the certificate given" if same else f"another key did: {fingerprint}")
 
 
-def _manifest(path: Path, certificate: bytes | None, recorder: str) -> Iterator[Finding]:
+def _archive(file: IO[bytes], name: str, trust: Trust) -> Iterator[Finding]:
+    """Verify every manifest of an archive, and that nothing else is in it."""
     try:
-        signed = json.loads(path.read_bytes())
+        with zipfile.ZipFile(file) as archive:
+            others = Counter(archive.namelist())
+            for entry in [one for one in others if one.endswith(".json")]:
+                text = archive.read(entry)
+                yield from _manifest(text, entry, _Archive(archive), trust)
+                films = json.loads(text)["manifest"]["films"]
+                stem = entry.removesuffix(".json")
+                others.subtract([entry, *(film_name(stem, int(one["number"])) for one in films)])
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise SignatureInvalid(f"{name} is no archive of an export: {error}") from error
+    more = sorted(one for one, count in others.items() if count > 0)
+    yield Finding(f"Is nothing else in {name}?", not more, ", ".join(more) or "manifests and their films")
+
+
+def _manifest(text: bytes, name: str, beside: _Beside, trust: Trust) -> Iterator[Finding]:
+    try:
+        signed = json.loads(text)
         manifest: Mapping[str, Any] = signed["manifest"]
         signature, own = (
-            base64.b64decode(signed[name], validate=True) for name in ("signature", "certificate")
+            base64.b64decode(signed[part], validate=True) for part in ("signature", "certificate")
         )
         films, runs, stated = manifest["films"], manifest["runs"], str(manifest["recorder"])
         digest = hashlib.sha256(canonical(manifest)).digest()
-    except (OSError, ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise SignatureInvalid(f"{path} is no manifest of an export: {error}") from error
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise SignatureInvalid(f"{name} is no manifest of an export: {error}") from error
     whole = signing.verify_export(digest, signature, certificate=own)
     about = f"{manifest['purpose']}: {manifest['reference']}; by {manifest['person']}"
     yield Finding("Is the manifest as it was when it was signed?", whole, about)
-    yield _trusted("Did the site sign the manifest?", own, certificate)
+    yield _trusted("Did the site sign the manifest?", own, trust.certificate)
     if manifest.get("kind", "original") != "original":
         yield Finding("Is this evidence?", False, _NO_EVIDENCE)
     for facts in films:
-        film = path.with_name(film_name(path.stem, int(facts["number"])))
-        if not film.exists():
-            yield Finding(f"Is {film.name} there?", False, "the manifest lists it")
+        film = film_name(name.removesuffix(".json"), int(facts["number"]))
+        file = beside.open(film)
+        if file is None:
+            yield Finding(f"Is {film} there?", False, "the manifest lists it")
             continue
-        read = _read(film)
-        yield Finding(f"Is {film.name} the film of the manifest?", read.sha256 == facts["sha256"],
+        with file:
+            read = _read(file, film)
+        yield Finding(f"Is {film} the film of the manifest?", read.sha256 == facts["sha256"],
                       f"{facts['frames']} frames, {facts['shown'][0]} to {facts['shown'][1]}")  # fmt: skip
         wanted = [one["content_sha256"] for one in facts["segments"]]
-        yield Finding(f"Is every segment of {film.name} in it, in order?", read.contents == wanted,
+        yield Finding(f"Is every segment of {film} in it, in order?", read.contents == wanted,
                       f"{len(wanted)} segments")  # fmt: skip
-        yield from _film(film, read, own)
+        yield from _film(film, read, replace(trust, certificate=own))
     keys = [ObjectKey(one["object_key"]) for facts in films for one in facts["segments"]]
-    yield from _chain(keys, runs, recorder or stated, given=bool(recorder))
+    yield from _chain(keys, runs, trust.recorder or stated, given=bool(trust.recorder))
     for one in manifest["missing"]:
         yield Finding(
             "What is missing?", True, f"{one['start']} to {one['end']}: {one['why'] or one['kind']}"
@@ -150,31 +267,30 @@ def _chain(keys: list[ObjectKey], runs: list[Any], recorder: str, *, given: bool
     yield Finding("Did the recorder chain what was exported?", none_missing, detail)
 
 
-def _read(path: Path) -> _File:
-    whole, before, contents, meta = hashlib.sha256(), hashlib.sha256(), list[str](), b""
-    with disk_errors(path), path.open("rb") as file:
-        end = path.stat().st_size
-        while file.tell() < end:
-            head = file.read(8)
-            size, name = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
-            if not 8 <= size <= end - file.tell() + 8 or meta:
-                raise SignatureInvalid(
-                    f"{path} is no export of videostore", hint="Was it cut off, or written anew?"
-                )
-            own, rest = hashlib.sha256(), size - 8
-            whole.update(head)
-            if name == b"meta":
-                meta = file.read(rest)
-                whole.update(meta)
-                continue
-            before.update(head)
-            while rest:
-                chunk = file.read(min(rest, _STEP))
-                for digest in (whole, before, own):
-                    digest.update(chunk)
-                rest -= len(chunk)
-            if name == b"mdat":
-                contents.append(own.hexdigest())
-    if not meta:
-        raise SignatureInvalid(f"{path} carries no signature", hint="Only films of `videostore export` do.")
-    return _File(Sha256Hex(whole.hexdigest()), before, Meta.parse(meta), contents)
+def _read(file: IO[bytes], name: str) -> _File:
+    before, length, contents = hashlib.sha256(), 0, list[str]()
+    while head := file.read(8):
+        size, kind = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
+        if kind == b"meta" and size <= _LARGEST_META:
+            content = file.read()
+            if len(content) != size - 8:
+                break
+            meta = Meta.parse(content)
+            left = before.copy()
+            left.update(replace(meta, signatures=meta.signatures[:1]).to_box())
+            return _File(Sha256Hex(left.hexdigest()), before, length, meta, contents)
+        own, rest = hashlib.sha256(), size - 8
+        before.update(head)
+        while rest > 0 and (chunk := file.read(min(rest, _STEP))):
+            before.update(chunk)
+            own.update(chunk)
+            rest -= len(chunk)
+        if rest:
+            break
+        length += size
+        if kind == b"mdat":
+            contents.append(own.hexdigest())
+    raise SignatureInvalid(
+        f"{name} is no export of videostore",
+        hint="Was it cut off, or written anew? Name a manifest or a film.",
+    )

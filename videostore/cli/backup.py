@@ -9,7 +9,7 @@ import typer
 
 from videostore import app as composition
 from videostore.cli.output import AsJson, SiteDir, console, load_site, print_facts
-from videostore.domain.errors import BackupInvalid
+from videostore.sealing import read_identity
 
 app = typer.Typer(help="Back up a site, and bring it back on another host.", no_args_is_help=True)
 
@@ -46,7 +46,7 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Make a site from a backup. It shows nothing to anybody until `videostore backup reconcile`."""
-    print_facts(composition.restore(file, directory, identity=_identity(identity)), as_json=as_json)
+    print_facts(composition.restore(file, directory, identity=read_identity(identity)), as_json=as_json)
     if not as_json:
         console.print(
             f"Next:\n"
@@ -75,16 +75,3 @@ def reconcile(
     Approvals, incidents and grants of before end: nobody knows which of them the lost records had ended.
     """
     print_facts(composition.reconcile(load_site(site), checkpoint, new_store=new_store), as_json=as_json)
-
-
-def _identity(file: Path) -> str:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BackupInvalid(
-            f"cannot read the key {file}: {error}", hint="Name the file of `backup key`."
-        ) from error
-    found = [line for line in lines if line.startswith("AGE-SECRET-KEY-")]
-    if len(found) != 1:
-        raise BackupInvalid(f"{file} does not hold one age key", hint="Name the file of `backup key`.")
-    return found[0]

@@ -87,7 +87,10 @@ def export(
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="A manifest (CAMERA.json) with its films, or a film.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A manifest with its films beside it, a film, or an archive, sealed or not."),
+    ],
     *,
     certificate: Annotated[
         Path | None, typer.Option("--certificate", help="The site's ledger/export.crt, got from the site.")
@@ -96,10 +99,22 @@ def verify(
         str,
         typer.Option("--recorder-key", metavar="ed25519:…", help="The site's ledger/recorder.public.key."),
     ] = "",
+    signer: Annotated[
+        list[Path],
+        typer.Option(
+            "--signer", help="Certificate of one who signed it too; may be repeated.", show_default=False
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    identity: Annotated[
+        Path | None,
+        typer.Option("--identity", help="Key file (AGE-SECRET-KEY-1…) that a sealed archive is for."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify an export: needs no server and no site. Exit code 43 if anything does not hold."""
-    found = composition.verify_export(file, certificate=certificate, recorder_key=recorder_key)
+    found = composition.verify_export(
+        file, certificate=certificate, recorder_key=recorder_key, signers=signer, identity=identity
+    )
     rows = [{"holds": one.holds, "question": one.question, "detail": one.detail} for one in found]
     print_rows(rows, as_json=as_json, empty="")
     broken = next((one for one in found if not one.holds), None)
@@ -108,6 +123,23 @@ def verify(
             f"{file}: {broken.question} No: {broken.detail}",
             hint="Do not rely on it; ask the site for the original.",
         )
+
+
+@app.command()
+def sign(
+    films: Annotated[list[Path], typer.Argument(metavar="FILM...", help="Films (.mp4) of an export.")],
+    *,
+    key: Annotated[Path, typer.Option("--key", help="Your RSA key (PEM).")],
+    certificate: Annotated[Path, typer.Option("--certificate", help="Your certificate (PEM) of that key.")],
+    remark: Annotated[
+        str, typer.Option("--remark", help="What you sign for; your time of day is added.")
+    ] = "",
+) -> None:
+    """Sign films too, as whoever received them: each signature covers the film with those before it."""
+    for film in films:
+        when = show_time(composition.host_time())
+        composition.sign_export(film, key=key, certificate=certificate, remark=f"{remark} {when}".strip())
+        console.print(f"{film}: signed", markup=False, soft_wrap=True)
 
 
 # --- where it goes ---

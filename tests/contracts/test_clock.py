@@ -206,6 +206,32 @@ def test_a_witness_that_cannot_be_asked_stays_overruled(host, started):
     assert started(lambda: host.wall + off).advance().earliest == host.wall
 
 
+@pytest.mark.parametrize("jump", [timedelta(hours=3), -timedelta(hours=3)], ids=["ahead", "back"])
+def test_what_arrives_while_the_host_is_wrong_never_counts_as_received_later_than_it_was(host, started, jump):
+    """Footage stamped by a clock set ahead would live so much longer."""
+    clock = started()
+    clock.read()
+    host.wall += jump
+    for _ in range(3):
+        host.passes(timedelta(minutes=10))
+        assert clock.received() == host.wall - max(timedelta(0), jump)
+        clock.read()
+
+
+def test_a_witness_says_when_things_arrive_at_a_host_that_started_with_a_wrong_clock(host, started):
+    host.wall += timedelta(hours=3)
+    assert started(lambda: NOON).received() == NOON
+
+
+def test_an_ordinary_step_of_the_host_is_followed_once_the_clock_was_read(host, started):
+    clock = started()
+    clock.read()
+    host.wall += timedelta(seconds=5)
+    assert clock.received() == NOON
+    clock.read()
+    assert clock.received() == host.wall
+
+
 def test_a_mark_that_cannot_be_read_is_an_error_and_not_a_first_start(started, tmp_path):
     (tmp_path / "clock.json").write_text(json.dumps({"trusted": "yesterday"}))
     with pytest.raises(ConfigInvalid, match=r"mark"):

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from tests.servers import ACCESS, SECRET
 from tests.system.commands import facts, make_site, said, videostore
 from videostore.app import Parts
+from videostore.app.recorder import recording_of
 from videostore.config.site import Site
 from videostore.domain.errors import PromiseBroken
 from videostore.domain.retention import Kind
@@ -53,6 +54,17 @@ def keep_of_entrance(site, camera_id, keep):
     path = site / "policies" / "retention.yaml"
     cameras = json.dumps({str(camera_id): keep} if keep else {})
     path.write_text(re.sub(r"(?m)^  cameras: .*$", f"  cameras: {cameras}", path.read_text()))
+
+
+def test_a_recorder_stamps_what_it_records_with_the_earliest_that_the_time_may_be(tmp_path):
+    """Its host is two days ahead of the last trusted time: so much longer its footage would live."""
+    site = make_site(tmp_path / "site")
+    with Parts(Site.load(site)) as parts:
+        mark = parts.clock.advance().earliest - 2 * DAY
+    (site / "clock.json").write_text(json.dumps({"trusted": mark.isoformat(), "confirmations": 0}))
+    with Parts(Site.load(site), role="recorder") as parts:
+        recording = recording_of(parts, look=lambda *_: None)
+        assert mark <= recording.now() < mark + HOUR
 
 
 def test_a_plan_counts_what_goes_when_also_of_a_camera_that_was_kept_for_less(site):

@@ -19,6 +19,7 @@ from videostore.config.follow import Followed
 from videostore.domain.camera import Camera, CameraId
 from videostore.domain.retention import Kind
 from videostore.domain.segment import SITE_KEEP, KeyId, Span
+from videostore.ports import Packet, StreamInfo
 from videostore.recorder.choice import ChosenSource
 from videostore.recorder.dropped import Folder
 from videostore.recorder.folder import DropFolder
@@ -36,16 +37,7 @@ def run_recorder(parts: Parts, stop: Stop) -> None:
     site, settings = parts.site, parts.site.settings.recorder
     share = parts.share
     pictures = PictureHealth(parts.ledger, interval=settings.look)
-    recording = Recording(
-        source=ChosenSource(stall=settings.stall, now=parts.clock.now, root=site.root),
-        spool=parts.spool,
-        keys=parts.published(Kind.VIDEO),
-        key_id=_key_for(parts),
-        segment=settings.segment,
-        max_clock_offset=settings.max_clock_offset,
-        now=parts.clock.now,
-        look=pictures.offer,
-    )
+    recording = recording_of(parts, look=pictures.offer)
     heart = _Heart()
     recorder = Recorder(
         recording,
@@ -77,6 +69,22 @@ def run_recorder(parts: Parts, stop: Stop) -> None:
 
 
 _ANY_PORT = "127.0.0.1:0"
+
+
+def recording_of(parts: Parts, *, look: Callable[[CameraId, StreamInfo, Packet], None]) -> Recording:
+    """Return what a recorder records with. Its time is the earliest it can be: a host set ahead would give
+    what it records a later deadline."""
+    settings = parts.site.settings.recorder
+    return Recording(
+        source=ChosenSource(stall=settings.stall, now=parts.clock.received, root=parts.site.root),
+        spool=parts.spool,
+        keys=parts.published(Kind.VIDEO),
+        key_id=_key_for(parts),
+        segment=settings.segment,
+        max_clock_offset=settings.max_clock_offset,
+        now=parts.clock.received,
+        look=look,
+    )
 
 
 def _cameras(parts: Parts) -> Callable[[], Iterable[Camera]]:

@@ -66,6 +66,7 @@ class GuardedClock:
         self._asked = float("-inf")
         self._seen: tuple[datetime, float] | None = None
         self._confirmations = -1
+        self._earliest: tuple[datetime, float] | None = None
 
     def now(self) -> datetime:
         return self._host()
@@ -73,42 +74,58 @@ class GuardedClock:
     def read(self) -> Reading:
         return self._read()[0]
 
+    def received(self) -> datetime:
+        """Return when what arrives now was received: the earliest it can be, for its life is counted from it,
+        and a host set ahead would lengthen that.
+
+        Asked for each packet, so neither file nor network is: the last reading goes on at the true pace.
+        """
+        if self._earliest is None:
+            self.read()
+        host, last = self._host(), self._earliest
+        return host if last is None else min(host, last[0] + timedelta(seconds=self._elapsed() - last[1]))
+
     def _read(self) -> tuple[Reading, float | None]:
         """Return the reading, and by how much the witness is overruled in it.
 
         Then destruction goes by the host, opening by the later of both, and the doubt stays.
         """
         with self._lock:
-            mark = self._load()
-            host, elapsed = self._host(), self._elapsed()
-            if self._began is None or (mark is not None and mark.confirmations != self._confirmations):
-                self._confirmations = mark.confirmations if mark else -1
-                self._anchor, self._began = None, elapsed
-            asked = self._witnesses(elapsed)
-            overruled = self._overruled(mark, asked, host)
-            witnesses = asked if overruled is None else []
-            if self._anchor is None:  # not trusted yet since the start
-                ran = timedelta(seconds=elapsed - self._began)
-                reading = read(
-                    host,
-                    mark=mark.trusted + ran if mark else None,
-                    witnesses=witnesses,
-                    max_step=self._max_off,
-                    max_apart=self._max_jump,
-                )
-            else:
-                base = self._anchor[0] + timedelta(seconds=elapsed - self._anchor[1])
-                # A witness that agrees does not excuse a jump: the running machine knows how long it ran.
-                reading = read(host, mark=base, max_step=self._max_jump)
-                if reading.doubt is None:
-                    reading = read(host, mark=base, witnesses=witnesses, max_step=self._max_jump)
+            elapsed, host = self._elapsed(), self._host()
+            reading, overruled = self._judge(host, elapsed)
+            self._earliest = reading.earliest, elapsed
+            return reading, overruled
+
+    def _judge(self, host: datetime, elapsed: float) -> tuple[Reading, float | None]:
+        mark = self._load()
+        if self._began is None or (mark is not None and mark.confirmations != self._confirmations):
+            self._confirmations = mark.confirmations if mark else -1
+            self._anchor, self._began = None, elapsed
+        asked = self._witnesses(elapsed)
+        overruled = self._overruled(mark, asked, host)
+        witnesses = asked if overruled is None else []
+        if self._anchor is None:  # not trusted yet since the start
+            ran = timedelta(seconds=elapsed - self._began)
+            reading = read(
+                host,
+                mark=mark.trusted + ran if mark else None,
+                witnesses=witnesses,
+                max_step=self._max_off,
+                max_apart=self._max_jump,
+            )
+        else:
+            base = self._anchor[0] + timedelta(seconds=elapsed - self._anchor[1])
+            # A witness that agrees does not excuse a jump: the running machine knows how long it ran.
+            reading = read(host, mark=base, max_step=self._max_jump)
             if reading.doubt is None:
-                self._anchor = host, elapsed
-                if overruled is not None and asked:
-                    reading = Reading(host, max(host, *asked), Doubt.WITNESS_DISAGREES)
-                return reading, overruled
-            earliest, latest = min(reading.earliest, *asked, host), max(reading.latest, *asked, host)
-            return Reading(earliest, latest, reading.doubt), None
+                reading = read(host, mark=base, witnesses=witnesses, max_step=self._max_jump)
+        if reading.doubt is None:
+            self._anchor = host, elapsed
+            if overruled is not None and asked:
+                reading = Reading(host, max(host, *asked), Doubt.WITNESS_DISAGREES)
+            return reading, overruled
+        earliest, latest = min(reading.earliest, *asked, host), max(reading.latest, *asked, host)
+        return Reading(earliest, latest, reading.doubt), None
 
     def _overruled(self, mark: Mark | None, witnesses: Sequence[datetime], host: datetime) -> float | None:
         """Return by how much the witness is off, if an operator said so and it is still that much. One that

@@ -6,6 +6,7 @@ survives a power cut, ``secure_delete`` so that a forgotten row is overwritten.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -294,13 +295,10 @@ class SqlCatalogue:
     def _key_ids(self, state: SegmentState, *, until: datetime | None = None) -> list[KeyId]:
         """Hop from key to key along the index: the cost grows with the hours that have rows, not with the
         rows."""
-        found: list[KeyId] = []
+        end = sys.maxsize if until is None else _us(until)
         with self._transaction() as connection:
-            row = connection.execute(_first_key(state)).one_or_none()
-            while row is not None and (until is None or row[0] < _us(until)):
-                found.append(_key_id(row))
-                row = connection.execute(_first_key(state, after=row)).one_or_none()
-        return found
+            rows = connection.execute(_HOPS[state], {"until": end}).all()
+        return sorted(_key_id(row) for row in rows if row[0] < end)
 
     def _advance(self, which: sa.ColumnElement[bool], *, before: SegmentState, after: SegmentState) -> int:
         change = sa.update(SEGMENTS).where(_still(before), which).values(state=_STATE[after])
@@ -413,23 +411,40 @@ def _of(key_id: KeyId, camera_id: CameraId | None = None) -> sa.ColumnElement[bo
     return sa.and_(*same, *([SEGMENTS.c.camera_id == str(camera_id)] if camera_id else []))
 
 
-def _first_key(state: SegmentState, *, after: Sequence[int] | None = None) -> sa.Select[Any]:
-    """The first key with rows, or the first beyond another. SQLite follows an index by equal columns and one
-    greater one; asked for a greater *row*, it reads every row of the key it comes from."""
-    first = sa.select(*KEY).where(_is(state)).order_by(*KEY).limit(1)
-    if after is None:
-        return first
-    beyond = sa.union_all(
-        *(
-            first.where(
-                *(one == value for one, value in zip(KEY[:n], after, strict=False)), KEY[n] > after[n]
-            )
-            .subquery()
-            .select()
-            for n in reversed(range(len(KEY)))
+def _first_key(state: SegmentState) -> sa.Select[Any]:
+    return sa.select(*KEY).where(_is(state)).order_by(*KEY).limit(1)
+
+
+def _hops(state: SegmentState) -> sa.Select[Any]:
+    """Return the question for the keys of ``state``, up to the first that begins at ``:until`` or later.
+
+    Each row of it is the first of its key, found from the one before; one statement, for it is asked at each
+    pass. SQLite follows an index by equal columns and one greater one; asked for a greater *row*, it reads
+    every row of the key it comes from.
+    """
+    here, onward = SEGMENTS.alias("here"), SEGMENTS.alias("onward")
+    begun = sa.select(SEGMENTS.c.object_key).where(_is(state)).order_by(*KEY).limit(1).scalar_subquery()
+    hops = sa.select(begun.label("object_key")).cte("hops", recursive=True)
+    key, others = ([table.c[column.name] for column in KEY] for table in (here, onward))
+    following = (
+        sa.select(onward.c.object_key).where(onward.c.state == _STATE[state]).order_by(*others).limit(1)
+    )
+    beyond = (
+        following.where(
+            *(one == other for one, other in zip(key[:n], others, strict=False)), others[n] > key[n]
         )
-    ).subquery()
-    return beyond.select().order_by(*beyond.c).limit(1)
+        .correlate(here)
+        .scalar_subquery()
+        for n in reversed(range(len(key)))
+    )
+    hop = sa.select(sa.func.coalesce(*beyond)).select_from(
+        hops.join(here, here.c.object_key == hops.c.object_key)
+    )
+    hops = hops.union_all(hop.where(key[0] < sa.bindparam("until", type_=sa.BigInteger)))
+    return sa.select(*KEY).join_from(SEGMENTS, hops, SEGMENTS.c.object_key == hops.c.object_key)
+
+
+_HOPS = {state: _hops(state) for state in SegmentState}
 
 
 def _sum(one: Amount, other: Amount) -> Amount:

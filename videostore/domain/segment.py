@@ -133,7 +133,7 @@ class KeyId:
         """Return the key id that ``str`` wrote. Raises ValueError on anything else."""
         start, *seconds = text.split("-")
         period, keep = (int(count) * SECOND for count in (*seconds, "0")[:2])
-        parsed = cls(datetime.strptime(start, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC), period, keep)
+        parsed = cls(datetime.fromisoformat(start).replace(tzinfo=UTC), period, keep)
         if str(parsed) != text:
             raise ValueError(f"{text!r} is not a key id")
         return parsed

@@ -40,6 +40,7 @@ class PublishedKeys:
         self._policy = policy
         self._clock = clock
         self._destroyed: dict[KeyId, HourKey] = {}  # final, so read once
+        self._read: dict[KeyId, tuple[tuple[int, int], HourKey]] = {}  # as long as it is the same file
         self._told: set[KeyId] = set()
 
     def recipient(self, key_id: KeyId) -> str:
@@ -92,6 +93,10 @@ class PublishedKeys:
             return self._destroyed[key_id]
         path = self._public / f"{key_id}.json"
         try:
+            status = path.stat()
+            same, known = self._read.get(key_id, (None, None))
+            if known and same == (status.st_ino, status.st_mtime_ns):
+                return known
             fields = json.loads(path.read_bytes())
             destroyed_at = fields["destroyed_at"]
             key = HourKey(
@@ -101,6 +106,7 @@ class PublishedKeys:
                 destroyed_at=datetime.fromisoformat(destroyed_at) if destroyed_at else None,
             )
         except FileNotFoundError:
+            self._read.pop(key_id, None)
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise KeyUnavailable(
@@ -110,6 +116,9 @@ class PublishedKeys:
             raise KeyUnavailable(f"the header {path} is that of another key", hint="Restore it from a copy.")
         if key.destroyed_at is not None:
             self._destroyed[key_id] = key
+            self._read.pop(key_id, None)
+        else:
+            self._read[key_id] = (status.st_ino, status.st_mtime_ns), key
         return key
 
 

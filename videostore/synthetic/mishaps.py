@@ -17,7 +17,7 @@ from videostore.domain.segment import ObjectKey, Sha256Hex
 from videostore.ports import StoredObject
 
 KILL = 2e-4
-"""How probably the process dies before, or after, one call of a port."""
+"""How probably the process dies before, or after, one call of a port; at most."""
 
 
 class Killed(BaseException):
@@ -27,8 +27,9 @@ class Killed(BaseException):
 class World:
     """True time, what the host's clock makes of it, and chance."""
 
-    def __init__(self, start: datetime, seed: int) -> None:
+    def __init__(self, start: datetime, seed: int, *, kill: float = KILL) -> None:
         self.start = self.true = start
+        self.kill = kill
         self.error = timedelta(0)
         self.random = random.Random(seed)  # noqa: S311 - no secret
         self.calm = False
@@ -65,7 +66,7 @@ class Wire:
         def call(*args: object, **kwargs: object) -> object:
             self._go_wrong(name)
             answer = method(*args, **kwargs)
-            if self._world.strikes(KILL):
+            if self._world.strikes(self._world.kill):
                 raise Killed
             lost = StoreUnavailable in self._faults and name in {"put", "delete"}
             if lost and self._world.strikes(self._faults[StoreUnavailable]):
@@ -75,7 +76,7 @@ class Wire:
         return call
 
     def _go_wrong(self, name: str) -> None:
-        if self._world.strikes(KILL):
+        if self._world.strikes(self._world.kill):
             raise Killed
         for error, probability in self._faults.items():
             if self._world.is_away(self._what) or self._world.strikes(probability):
@@ -132,13 +133,14 @@ class VersionedStore:
         return (found for found in self.remains(prefix) if found.size_bytes >= 0)
 
     def remains(self, prefix: str = "") -> Iterator[StoredObject]:
-        for place in self._under(prefix):
+        places = self._under(prefix)
+        for place in places:
             base = f"{place}/" if place else ""
             for name in sorted(self.places.get(place, ())):
                 if f"{base}{name}".startswith(prefix):
                     for size, stored_at in self.places[place].get(name, []):
                         yield StoredObject(ObjectKey(f"{base}{name}"), max(0, size), stored_at)
-            if self._world.strikes(1e-4):
+            if self._world.strikes(0.1 / max(1000, len(places))):
                 raise StoreUnavailable("the listing broke off")
 
     def prefixes(self, prefix: str = "") -> list[str]:

@@ -26,7 +26,8 @@ from tests.rooms.test_playback import HOLE, Lobby, movies
 from videostore.check.export import Trust, film_name, sign_again, verify
 from videostore.check.scratch import Scratch
 from videostore.cli.access import connected
-from videostore.cli.export import _archive
+from videostore.cli.client import ENVIRONMENT
+from videostore.cli.download import archive
 from videostore.domain import chain, cmaf
 from videostore.domain.errors import IntegrityError, SealBroken, SignatureInvalid, VideostoreError
 from videostore.domain.film import boxes
@@ -40,7 +41,7 @@ from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import FRAME_RATE
 
 FRAME = SECOND / FRAME_RATE
-NAMES = ["lobby.mp4", "lobby-2.mp4", "lobby-3.mp4"]
+NAMES = ["lobby.mp4", "lobby+2.mp4", "lobby+3.mp4"]
 
 
 def chained(house):
@@ -168,7 +169,7 @@ def test_ffprobe_finds_nothing_wrong_with_a_film(whole):
 
 @pytest.mark.parametrize("place", [0.01, 0.3, 0.6, 0.9, 0.97, 0.999])
 def test_one_altered_bit_is_found(export, place):
-    film = export.root / "lobby-2.mp4"
+    film = export.root / "lobby+2.mp4"
     data = bytearray(film.read_bytes())
     data[int(len(data) * place)] ^= 1
     film.write_bytes(data)
@@ -187,8 +188,8 @@ def test_a_manifest_that_was_written_anew_is_found(export):
 
 
 def test_a_film_that_was_left_out_is_missed(export):
-    (export.root / "lobby-2.mp4").unlink()
-    assert export.broken() == ["Is lobby-2.mp4 there?"]
+    (export.root / "lobby+2.mp4").unlink()
+    assert export.broken() == ["Is lobby+2.mp4 there?"]
 
 
 def test_who_signs_anew_with_a_key_of_his_own_is_found(export, tmp_path):
@@ -220,8 +221,8 @@ def test_whoever_receives_a_film_signs_it_again_and_it_stays_the_film_of_the_man
     assert (
         found["Did CN=videostore export\\, court sign lobby.mp4 too?"] == "by a certificate given; received"
     )
-    assert export.broken(path=export.root / "lobby-2.mp4", signers=[court.certificate]) == [
-        "Did CN=videostore export\\, court sign lobby-2.mp4 too?"
+    assert export.broken(path=export.root / "lobby+2.mp4", signers=[court.certificate]) == [
+        "Did CN=videostore export\\, court sign lobby+2.mp4 too?"
     ]
 
 
@@ -239,9 +240,9 @@ def test_what_was_altered_after_it_was_signed_again_is_found_and_signed_by_nobod
     assert film.read_bytes() == data
 
 
-def archive(export, path, *more, recipient=""):
+def archived(export, path, *more, recipient=""):
     """Return an archive as the command makes it; ``more`` are entries that do not belong there."""
-    with _archive(path, recipient) as zipped:
+    with archive(path, recipient) as zipped:
         for file in sorted(export.root.iterdir()):
             zipped.write(file, file.name)
         for name in more:
@@ -252,7 +253,7 @@ def archive(export, path, *more, recipient=""):
 def test_an_archive_is_verified_as_it_is_sealed_or_not(export, tmp_path):
     identity, recipient = new_identity()
     plain, sealed = (
-        archive(export, tmp_path / name, recipient=whose)
+        archived(export, tmp_path / name, recipient=whose)
         for name, whose in (("case.zip", ""), ("case.zip.age", recipient))
     )
     assert export.broken(path=plain) == []
@@ -267,14 +268,14 @@ def test_an_archive_is_verified_as_it_is_sealed_or_not(export, tmp_path):
 
 
 def test_what_was_put_into_an_archive_or_taken_out_of_it_is_found(export, tmp_path):
-    found = archive(export, tmp_path / "more.zip", "other.mp4")
+    found = archived(export, tmp_path / "more.zip", "other.mp4")
     assert export.broken(path=found) == ["Is nothing else in more.zip?"]
     with pytest.warns(UserWarning, match="Duplicate"):
-        found = archive(export, tmp_path / "twice.zip", "lobby-2.mp4")
+        found = archived(export, tmp_path / "twice.zip", "lobby+2.mp4")
     with pytest.raises(SignatureInvalid):
         export.broken(path=found)
-    (export.root / "lobby-2.mp4").unlink()
-    assert export.broken(path=archive(export, tmp_path / "less.zip")) == ["Is lobby-2.mp4 there?"]
+    (export.root / "lobby+2.mp4").unlink()
+    assert export.broken(path=archived(export, tmp_path / "less.zip")) == ["Is lobby+2.mp4 there?"]
 
 
 def test_what_is_read_back_from_a_scratch_file_is_what_was_written_and_no_byte_of_it_is_on_disk():
@@ -326,11 +327,12 @@ def test_an_export_ends_with_its_incident(whole, tmp_path):
     assert export.film(0).status_code == 403
 
 
-def test_what_a_person_saves_is_for_nobody_else_on_the_machine(tmp_path):
+def test_what_a_person_saves_is_for_nobody_else_on_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "session.json"))
     before = os.umask(0o022)
     try:
         with suppress(VideostoreError), connected():
-            pass  # logged in or not
+            pass  # not logged in
         (tmp_path / "lobby.mp4").touch()
     finally:
         os.umask(before)
@@ -339,7 +341,7 @@ def test_what_a_person_saves_is_for_nobody_else_on_the_machine(tmp_path):
 
 # --- viewing copies ---
 
-COPIES = ["lobby.viewing-copy.mp4", "lobby.viewing-copy-2.mp4", "lobby.viewing-copy-3.mp4"]
+COPIES = ["lobby.viewing-copy.mp4", "lobby.viewing-copy+2.mp4", "lobby.viewing-copy+3.mp4"]
 
 
 def pictures(film):

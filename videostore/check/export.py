@@ -120,8 +120,8 @@ def _verify(file: IO[bytes], name: str, beside: _Beside, trust: Trust) -> Iterat
 
 
 def film_name(export: str, number: int) -> str:
-    """Return what film ``number`` is called beside its manifest, ``{export}.json``."""
-    return f"{export}.mp4" if number == 1 else f"{export}-{number}.mp4"
+    """Return what film ``number`` is called beside its manifest, ``{export}.json``. No camera has a ``+``."""
+    return f"{export}.mp4" if number == 1 else f"{export}+{number}.mp4"
 
 
 def sign_again(path: Path, key: signing.ExportKey, *, remark: str) -> None:

@@ -14,6 +14,7 @@ from videostore import app as composition
 from videostore.cli.client import GateClient, Session
 from videostore.cli.output import AsJson, console, print_facts, print_rows, show_time
 from videostore.cli.times import parse_span, parse_time
+from videostore.cli.unfinished import look_after
 from videostore.domain.access import Mode
 from videostore.domain.errors import RequestInvalid
 
@@ -94,8 +95,10 @@ def approve(
 
 @contextmanager
 def connected() -> Iterator[GateClient]:
-    """Yield the gate of the stored login. What is saved from there on is for this person alone."""
+    """Yield the gate of the stored login. What is saved from there on is for this person alone; what exports
+    that broke off have left is looked after first."""
     os.umask(0o077)
+    look_after(composition.host_time())
     with GateClient.of(Session.load()) as client:
         yield client
 

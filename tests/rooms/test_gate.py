@@ -10,15 +10,17 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from tests.contracts.test_staff_directory import CHEAP
 from tests.premises import DAY, HOUR, LOBBY, SECOND, START, Premises
 from tests.rooms.test_recorder import INFO, groups
+from videostore.cli.client import _answer
 from videostore.domain.access import AccessPolicy, Mode, Reason
 from videostore.domain.camera import Camera
-from videostore.domain.errors import CameraUnknown, LedgerUnavailable
+from videostore.domain.errors import CameraUnknown, LedgerUnavailable, every_error
 from videostore.domain.identity import CODE_PERIOD, code_step
 from videostore.domain.ledger import Event
 from videostore.domain.presence import Direction, Passage
@@ -150,8 +152,15 @@ class Officer:
     def view(self, grant=None):
         return self.post(f"/v1/grants/{grant or self.grant()}/viewings", camera="lobby").json()
 
-    def movie(self, serving):
-        return self.post(f"/v1/servings/{serving['serving_id']}/movie")
+    def part(self, serving, index=0, kind="m4s"):
+        return self.http.get(f"/v1/servings/{serving['serving_id']}/{index}.{kind}")
+
+    def film(self, serving):
+        """Return all of a viewing as one file."""
+        parts = [self.part(serving, index) for index in range(len(serving["parts"]))]
+        return self.part(serving, kind="init.mp4").content + b"".join(
+            one.content for one in parts if one.is_success
+        )
 
 
 @pytest.fixture
@@ -173,23 +182,23 @@ def reasons(house):
 
 def test_an_approved_officer_sees_every_frame_that_was_granted(house, alice, tmp_path):
     film = tmp_path / "film.mp4"
-    film.write_bytes(alice.movie(alice.view()).content)
+    film.write_bytes(alice.film(alice.view()))
     assert frame_numbers(film) == list(range(3 * GOP))
-    assert [record.event for record in house.ledger.records()][-5:] == [
+    assert [record.event for record in house.ledger.records()][-7:] == [
         Event.INCIDENT_OPENED,
         Event.REQUESTED,
         Event.GRANTED,
         Event.VIEWING,
-        Event.SERVED,
+        *[Event.SERVED] * 3,
     ]
-    (served,) = house.events(Event.SERVED)
-    assert (served["segments"], served["frames"]) == (3, 3 * GOP)
+    served = house.events(Event.SERVED)
+    assert [(one["segments"], one["frames"]) for one in served] == [(1, GOP)] * 3
 
 
 def test_only_whole_fragments_inside_the_granted_span_leave(alice, tmp_path):
     grant = alice.grant(start=(START + SECOND / 2).isoformat())
     film = tmp_path / "film.mp4"
-    film.write_bytes(alice.movie(alice.view(grant)).content)
+    film.write_bytes(alice.film(alice.view(grant)))
     assert frame_numbers(film) == list(range(GOP, 3 * GOP))
 
 
@@ -197,7 +206,7 @@ def test_a_missing_segment_stays_a_hole_and_the_rest_plays(house, alice, tmp_pat
     serving = alice.view()
     del house.store.bodies[serving["parts"][1]["object_key"]]
     film = tmp_path / "film.mp4"
-    film.write_bytes(alice.movie(serving).content)
+    film.write_bytes(alice.film(serving))
     assert frame_numbers(film) == [*range(GOP), *range(2 * GOP, 3 * GOP)]
 
 
@@ -286,7 +295,7 @@ def test_a_grant_of_one_officer_serves_no_other(house, alice):
     serving = alice.view()
     for answer in (
         bruno.post(f"/v1/grants/{serving['grant_id']}/viewings", camera="lobby"),
-        bruno.movie(serving),
+        bruno.part(serving),
         bruno.http.get(serving["playlist"]),
     ):
         assert (answer.status_code, answer.json()["reason"]) == (403, "not-granted")
@@ -346,7 +355,7 @@ def test_whatever_ends_the_right_ends_the_viewing_at_its_next_segment(house, ali
     change(house, alice)
     answer = alice.http.get(f"{place}1.m4s")
     assert (answer.status_code, answer.json()["reason"]) == (403, reason)
-    again = alice.movie(serving).status_code
+    again = alice.part(serving).status_code
     assert again == (401 if reason in ENDS_THE_SESSION else 403)
     assert reasons(house)[-1] == reason
 
@@ -379,7 +388,7 @@ def test_a_grant_ends_by_itself(house, alice):
     house.clock.passes(HOUR - SECOND)
     assert alice.http.get("/v1/whoami").status_code == 200
     house.clock.passes(SECOND)
-    assert alice.movie(serving).json()["reason"] == "grant-expired"
+    assert alice.part(serving).json()["reason"] == "grant-expired"
 
 
 # --- no byte without its record ---
@@ -406,21 +415,25 @@ def test_nothing_happens_that_cannot_be_recorded(house, monkeypatch, event):
     assert house.events(event) == []
 
 
-@pytest.mark.parametrize(("mode", "path"), [("view", "movie"), ("export", "movie"), ("export", "films/0")])
+@pytest.mark.parametrize(
+    ("mode", "method", "path"),
+    [("view", "GET", "0.m4s"), ("export", "GET", "0.m4s"), ("export", "POST", "films/0")],
+)
 def test_a_serving_that_began_in_time_gives_nothing_to_a_ledger_that_is_full_since(
-    house, alice, monkeypatch, mode, path
+    house, alice, monkeypatch, mode, method, path
 ):
     house.access = replace(house.access, second_person=frozenset())
     grant = alice.grant(mode=mode)
     serving = alice.post(f"/v1/grants/{grant}/{'viewings' if mode == 'view' else 'exports'}", camera="lobby")
     place = f"/v1/servings/{serving.json()['serving_id']}/{path}"
-    assert alice.post(place).status_code == 200
+    body = {} if method == "POST" else None
+    assert alice.http.request(method, place, json=body).status_code == 200
 
     def full(*_, **__):
         raise LedgerUnavailable("the disk of the ledger is full")
 
     monkeypatch.setattr(house.ledger, "append", full)
-    answer = alice.post(place)
+    answer = alice.http.request(method, place, json=body)
     assert (answer.status_code, answer.json()["error"]) == (503, "LedgerUnavailable")
 
 
@@ -450,13 +463,13 @@ def test_whoever_asks_the_casebook_finds_what_was_recorded_before_he_asked(house
 
 
 def test_a_film_that_is_broken_off_is_recorded_as_far_as_it_went(house, alice):
-    grant = alice.grant()
-    serving = house.gate.footage.begin("alice", grant, LOBBY, Mode.VIEW)
-    film = house.gate.footage.movie(serving)
-    for _ in range(3):  # the init, and two segments
+    house.access = replace(house.access, second_person=frozenset())
+    serving = house.gate.footage.begin("alice", alice.grant(mode="export"), LOBBY, Mode.EXPORT)
+    film = house.gate.exports.film(serving, CAMERAS["lobby"], 0)
+    for _ in range(3):  # the head, and two segments
         next(film)
     film.close()
-    assert house.events(Event.SERVED)[-1]["segments"] <= 2
+    assert house.events(Event.SERVED)[-1]["segments"] == 2
 
 
 # --- at the deadline ---
@@ -468,10 +481,8 @@ def test_footage_whose_key_is_destroyed_is_gone_for_everybody(house, alice):
     house.access = replace(house.access, grant_lifetime=60 * DAY)
     house.admit("alice")
     alice = Officer(house).open_incident()
-    assert alice.movie(serving).status_code == 403  # the grant has long ended
-    serving = alice.view()
-    assert alice.movie(serving).status_code == 400
-    part = alice.http.get(serving["playlist"].replace("index.m3u8", "0.m4s"))
+    assert alice.part(serving).status_code == 403  # the grant has long ended
+    part = alice.part(alice.view())
     assert (part.status_code, part.json()["error"]) == (410, "FootageDeleted")
 
 
@@ -490,12 +501,12 @@ def test_footage_of_a_camera_that_is_kept_for_longer_again_comes_back_to_nobody(
     short = replace(house.policies[Kind.VIDEO], shorter={LOBBY: 2 * HOUR})
     for policy in (short, house.policies[Kind.VIDEO]):
         house.policies[Kind.VIDEO] = policy
-        assert alice.movie(serving).status_code == 200
+        assert alice.part(serving).status_code == 200
     house.clock.passes(3 * HOUR)
     body = {"incident_id": alice.incident_id, "cameras": ["lobby"], **SPAN}
     alice = Officer(house).open_incident()
     assert {row["kind"] for row in alice.post("/v1/search", **body).json()} == {"expired"}
-    assert alice.movie(alice.view()).status_code == 400
+    assert alice.part(alice.view()).status_code == 410
 
 
 def test_bytes_that_a_store_altered_are_not_shown(house, alice):
@@ -503,8 +514,16 @@ def test_bytes_that_a_store_altered_are_not_shown(house, alice):
     key = serving["parts"][0]["object_key"]
     body, stored_at = house.store.bodies[key]
     house.store.bodies[key] = body[:-1] + bytes([body[-1] ^ 1]), stored_at
-    answer = alice.movie(serving)
+    answer = alice.part(serving)
     assert (answer.status_code, answer.json()["error"]) == (502, "IntegrityError")
+
+
+@pytest.mark.parametrize("kind", [*every_error()], ids=lambda kind: kind.__name__)
+def test_every_error_comes_out_of_the_client_as_it_left_the_gate(kind):
+    fault = {"error": kind.__name__, "message": "what", "hint": "what next", "reason": "what"}
+    with pytest.raises(kind, match="what") as raised:
+        _answer(httpx.Response(kind.http_status, json=fault))
+    assert raised.value.hint == "what next"
 
 
 # --- playlists ---
@@ -614,6 +633,6 @@ def test_there_are_two_purposes_and_no_third(house, purpose):
 
 
 def test_nothing_is_ever_written_to_disk_in_the_clear(house, alice):
-    alice.movie(alice.view())
+    alice.part(alice.view())
     clear = [path for path in Path(house.root).rglob("*") if path.is_file() and b"moof" in path.read_bytes()]
     assert clear == []

@@ -130,5 +130,5 @@ def test_any_approved_person_ends_a_grant_while_it_plays(house, alice):
     bruno = Officer(house, "bruno")
     assert [row["grant_id"] for row in bruno.http.get("/v1/grants").json()] == [serving["grant_id"]]
     assert bruno.post(f"/v1/grants/{serving['grant_id']}/revoke").status_code == 200
-    assert alice.movie(serving).json()["reason"] == "grant-revoked"
+    assert alice.part(serving).json()["reason"] == "grant-revoked"
     assert bruno.http.get("/v1/grants").json() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -64,8 +65,9 @@ class GateClient:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.gate = gate.rstrip("/")
         try:
+            trust = ssl.create_default_context(cafile=ca_file) if ca_file else True
             self._http = httpx.Client(
-                base_url=self.gate, headers=headers, timeout=_TIMEOUT, verify=ca_file or True, trust_env=False
+                base_url=self.gate, headers=headers, timeout=_TIMEOUT, verify=trust, trust_env=False
             )
         except OSError as error:
             raise GateUnavailable(
@@ -90,6 +92,14 @@ class GateClient:
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         with _reached(self.gate):
             return _answer(self._http.post(path, json=dict(body or {})))
+
+    def fetch(self, path: str) -> bytes:
+        """GET what is not JSON."""
+        with _reached(self.gate):
+            response = self._http.get(path)
+        if response.is_error:
+            _answer(response)
+        return response.content
 
     @contextmanager
     def stream(
@@ -134,4 +144,7 @@ def _answer(response: httpx.Response) -> Any:
     if name == AccessRefused.__name__:
         raise AccessRefused(reason or "not-granted", hint=hint)
     known: dict[str, type[VideostoreError]] = {kind.__name__: kind for kind in every_error()}
-    raise known.get(name, RequestInvalid)(message, hint=hint)
+    kind = known.get(name, RequestInvalid)
+    error = kind.__new__(kind)  # a kind that words its own message has been worded at the gate
+    VideostoreError.__init__(error, message, hint=hint)
+    raise error

@@ -6,6 +6,8 @@ RTSP server) and the policy is short: footage lives for seconds instead of 30 da
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import subprocess
 import sys
@@ -17,18 +19,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 from rich.text import Text
 
 from videostore import app as composition
 from videostore.app import proof as proofs
-from videostore.cli.client import GateClient, Session
+from videostore.cli.client import ENVIRONMENT, GateClient, Session
+from videostore.cli.download import progress, to_directory
+from videostore.cli.footage import watched
 from videostore.cli.output import console, show_size, show_time
-from videostore.config.site import Site
+from videostore.cli.scene import make_site
 from videostore.domain.access import DEPARTMENT, Mode, Purpose
-from videostore.domain.camera import Camera
 from videostore.domain.errors import (
     AccessRefused,
     GateUnavailable,
@@ -41,34 +43,12 @@ from videostore.domain.retention import Kind
 from videostore.domain.segment import Segment, Span
 from videostore.signing import SigningKey
 from videostore.synthetic.film import breaks, frame_numbers
-from videostore.synthetic.server import SyntheticCamera, SyntheticServer
 from videostore.synthetic.stream import stream
 
 _START_SECONDS = 60.0
 _FIRST_FOOTAGE_SECONDS = 60.0
 _VIEWED = timedelta(seconds=4)
 _PASSWORD = "demonstration only"  # noqa: S105 - of people who do not exist
-_LOGIN = "camera:demonstration-only"
-
-_SETTINGS = """\
-version: 1
-site: demonstration
-recorder: {segment: 2s, stall: 5s}
-keyring: {ahead: 60s}
-retention: {sweep: 1s}
-gate: {listen: "127.0.0.1:0"}
-metrics: {recorder: "127.0.0.1:0", retention: "127.0.0.1:0", gate: "127.0.0.1:0"}
-logging: {form: json}
-"""
-_RETENTION = """\
-version: 1
-video: {{keep: {keep}s, lead: {lead}s, key_period: {period}s}}
-entry_exit: {{keep: {keep}s, lead: {lead}s, key_period: {period}s}}
-"""
-_ACCESS = """\
-version: 1
-approvers: {{delegate: "{approver}"}}
-"""
 
 
 @dataclass
@@ -98,8 +78,16 @@ class Demonstration:
     def __enter__(self) -> Demonstration:
         self._root = self._directory()
         self.log = self._root / "log.jsonl"
+        os.environ[ENVIRONMENT] = str(self._root / "session.json")  # nothing beside the person's own login
         with ExitStack() as opened:
-            self._site = self._make_site(opened)
+            self._keys = {
+                name: SigningKey.create(self._root / f"{name}.key")
+                for name in ("delegate", "alice", "bruno", "carol")
+            }
+            approver = self._keys["delegate"].public
+            self._site = make_site(
+                self._root / "site", opened, cameras=self._count, policy=self._policy, approver=approver
+            )
             self._parts = opened.enter_context(composition.Parts(self._site))
             self._process = opened.enter_context(self._running())
             self._open = opened.pop_all()
@@ -177,32 +165,6 @@ class Demonstration:
         self._named.mkdir(parents=True, exist_ok=True)
         return self._named.absolute()
 
-    def _make_site(self, opened: ExitStack) -> Site:
-        picture = stream()
-        sources = [SyntheticCamera(f"camera{number}", picture) for number in range(1, self._count + 1)]
-        sources[0].user, sources[0].password = _LOGIN.split(":")
-        server = opened.enter_context(SyntheticServer(sources))
-        self._keys = {
-            name: SigningKey.create(self._root / f"{name}.key")
-            for name in ("delegate", "alice", "bruno", "carol")
-        }
-        root = self._root / "site"
-        overrides = {
-            "videostore.yaml": _SETTINGS,
-            "policies/retention.yaml": _RETENTION.format(**self._policy),
-            "policies/access.yaml": _ACCESS.format(approver=self._keys["delegate"].public),
-        }
-        composition.create(root, name="demonstration", overrides=overrides)
-        site = Site.load(root)
-        secret = root / "secrets" / "camera1"
-        secret.write_text(_LOGIN)
-        secret.chmod(0o600)
-        for source in sources:
-            reference = "file:secrets/camera1" if source.user else ""
-            camera = site.cameras.add(Camera(uuid4(), source.path, server.url(source.path), reference))
-            composition.record(site, Event.CAMERA_ADDED, camera_id=str(camera.id))
-        return site
-
     @contextmanager
     def _running(self) -> Iterator[subprocess.Popen[bytes]]:
         """Run the site as an operator would: ``videostore run all``."""
@@ -259,30 +221,40 @@ class Demonstration:
             asked = {"incident_id": incident["incident_id"], "cameras": ["camera1"], **self._span()}
             grant = client.post("/v1/requests", {**asked, "mode": Mode.VIEW.value})["grant"]["grant_id"]
             viewing = client.post(f"/v1/grants/{grant}/viewings", {"camera": "camera1"})
-            film = self._film(client, viewing, "viewing.mp4")
+            film = io.BytesIO(b"".join(watched(client, viewing["playlist"])))
+            seen = self._frames(film, "the viewing", len(film.getvalue()))
             self._seen.viewings += 1
-            _say(f"{name} views camera1: {film}")
+            _say(f"{name} views camera1: {seen}; nothing of it is kept")
             request = client.post("/v1/requests", {**asked, "mode": Mode.EXPORT.value})
             with self._logged_in(second) as other:
                 grant = other.post(f"/v1/requests/{request['request_id']}/approve")["grant_id"]
-            export = client.post(f"/v1/grants/{grant}/exports", {"camera": "camera1"})
-            film = self._film(client, export, "export.mp4")
-            self._seen.exports.append(str(self._root / "export.mp4"))
-            _say(f"{second} approves as second person; {name} exports: {film}")
+            self._export(client, grant, f"{second} approves as second person; {name} exports")
 
-    def _film(self, client: GateClient, serving: dict[str, Any], name: str) -> str:
-        path = self._root / name
-        with (
-            client.stream(f"/v1/servings/{serving['serving_id']}/movie") as response,
-            path.open("wb") as file,
-        ):
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-        numbers = frame_numbers(path)
+    def _export(self, client: GateClient, grant: str, who: str) -> None:
+        """Export as `videostore export` does, and verify it as its reader does."""
+        about = {"cameras": ["camera1"], "viewing_copy": False}
+        export = client.post(f"/v1/grants/{grant}/exports", {"camera": "camera1"})
+        with progress(hidden=True) as bar:
+            (row,) = to_directory(client, [export], self._root / "export", about, bar)
+        *films, manifest = map(Path, row["files"])
+        seen = [self._frames(film, film.name, film.stat().st_size) for film in films]
+        self._seen.exports += map(str, films)
+        ledger = self._site.root / "ledger"
+        findings = composition.verify_export(
+            manifest,
+            certificate=ledger / "export.crt",
+            recorder_key=(ledger / "recorder.public.key").read_text(encoding="utf-8").strip(),
+        )
+        self._seen.problems += [f"{one.question} {one.detail}" for one in findings if not one.holds]
+        _say(f"{who}: {', '.join(seen)}; it verifies without us ({manifest})")
+
+    def _frames(self, film: Path | io.BytesIO, name: str, size_bytes: int) -> str:
+        """Say how many frames a film shows, each after the one before it."""
+        numbers = frame_numbers(film)
         broken = breaks(numbers, loop=len(stream().frames))
         if not numbers or broken:
             self._seen.problems.append(f"{name} has {len(numbers)} frames and {broken} breaks")
-        return f"{len(numbers)} frames without a break, {show_size(path.stat().st_size)} ({path.name})"
+        return f"{len(numbers)} frames without a break, {show_size(size_bytes)}"
 
     def _span(self) -> dict[str, str]:
         """Return the newest seconds of camera1, and keep a sealed copy of a segment, as a backup might."""
@@ -336,7 +308,7 @@ class Demonstration:
             f"  videostore status\n"
             f"  videostore login alice --password-file {password} --authenticator {authenticator}\n"
             f"  videostore search --from 1m\n"
-            f"  videostore play camera1 --from 20s -o film.mp4\n"
+            f"  videostore play camera1 --from 20s\n"
             f"  videostore check; videostore ledger verify; videostore retention certificates list\n"
             f"  curl {self._metrics()['recorder']}\n",
             markup=False,

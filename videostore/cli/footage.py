@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -30,11 +30,10 @@ from videostore.cli.access import (
     read_time,
 )
 from videostore.cli.client import GateClient, Session
-from videostore.cli.output import AsJson, console, print_json, print_rows, show_size, show_time
+from videostore.cli.output import AsJson, console, errors, print_json, print_rows, show_size, show_time
 from videostore.cli.times import parse_time
-from videostore.domain import cmaf
 from videostore.domain.access import Mode
-from videostore.domain.errors import GateUnavailable, IntegrityError, RequestInvalid
+from videostore.domain.errors import FootageDeleted, ObjectMissing, RequestInvalid
 from videostore.durable import disk_errors
 
 Asked = Annotated[
@@ -100,21 +99,21 @@ def play(
     live: Annotated[bool, typer.Option("--live", help="Follow the camera, for an hour from now.")] = False,
     incident: Incident = "",
     request: Asked = "",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write a film: a new file, or - for a pipe.")
-    ] = None,
     url: Annotated[bool, typer.Option("--url", help="Print an address for a player of your own.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """View footage: in mpv or ffplay if there is one, else by an address that works once. Nothing is kept."""
+    """View footage: in mpv or ffplay if there is one, else by an address that works once, or in a pipe.
+
+    Nothing is kept: `videostore export` is for that.
+    """
     if live:
         start, end = start or "20s", (composition.host_time() + _LIVE).isoformat()
     with connected() as client:
         span = {} if request else read_span(when, start, end)
         grant = granted(client, camera, span, Mode.VIEW, incident, request)
         servings = [client.post(f"/v1/grants/{grant}/viewings", {"camera": one}) for one in camera]
-        if output is not None or not (url or as_json or sys.stdout.isatty()):
-            _write(client, servings, output or Path("-"))
+        if not (url or as_json or sys.stdout.isatty()):
+            _pipe(client, servings)
             return
         addresses = [
             {**client.post(f"/v1/servings/{one['serving_id']}/ticket"), "camera": one["camera"]}
@@ -197,54 +196,48 @@ def _watch(player: list[str], addresses: list[dict[str, Any]]) -> None:
         process.wait()
 
 
-def _write(client: GateClient, servings: list[dict[str, Any]], output: Path) -> None:
+def _pipe(client: GateClient, servings: list[dict[str, Any]]) -> None:
     if len(servings) > 1:
-        raise RequestInvalid("a film shows one camera", hint="Export several, or name one.")
-    if str(output) == "-":
-        sink = typer.get_binary_stream("stdout")
-        for chunk in movie(client, servings[0]):
-            sink.write(chunk)
+        raise RequestInvalid("a pipe shows one camera", hint="Name one, or give --url.")
+    sink = typer.get_binary_stream("stdout")
+    for data in watched(client, servings[0]["playlist"]):
+        sink.write(data)
         sink.flush()
-        return
-    facts = save(client, servings[0], output)
-    console.print(describe({"file": output, **facts}), markup=False, soft_wrap=True)
 
 
-# --- shared with export ---
-
-
-def describe(facts: dict[str, Any]) -> str:
-    return f"{facts['file']}: {facts['frames']} frames, {show_size(facts['size_bytes'])}"
-
-
-def save(client: GateClient, serving: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Write a film to a new file, whole or not at all. Returns what was written."""
-    digest = hashlib.sha256()
-    part = path.with_name(f".{path.name}.part")
-    with disk_errors(path):
-        if path.exists():
-            raise RequestInvalid(f"{path} exists already", hint="Name a new file or directory.")
+def watched(client: GateClient, playlist: str) -> Iterator[bytes]:
+    """Yield what a player shows, part by part as it is played: one fragmented MP4."""
+    init = b""
+    for part in _parts(client, playlist):
         try:
-            with part.open("wb") as file:
-                for chunk in movie(client, serving):
-                    file.write(chunk)
-                    digest.update(chunk)
-            frames = cmaf.parse(part.read_bytes()).frames
-            size_bytes = part.stat().st_size
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    return {"frames": frames, "size_bytes": size_bytes, "sha256": digest.hexdigest()}
+            own = client.fetch(part.replace(".m4s", ".init.mp4"))
+            media = client.fetch(part)
+        except (FootageDeleted, ObjectMissing) as error:
+            errors.print(str(error), markup=False)
+            continue
+        if init and own != init:
+            raise RequestInvalid(
+                "the picture changes its format here", hint="Ask for the footage after it separately."
+            )
+        yield media if init else own + media
+        init = own
+    if not init:
+        raise RequestInvalid("there is no footage in that span", hint="`videostore search` shows what is.")
 
 
-def movie(client: GateClient, serving: dict[str, Any]) -> Iterator[bytes]:
-    with client.stream(f"/v1/servings/{serving['serving_id']}/movie") as response:
-        try:
-            yield from response.iter_bytes()
-        except GateUnavailable as error:
-            raise IntegrityError(
-                "the film broke off", hint="Ask again: footage may have reached its deadline meanwhile."
-            ) from error
+def _parts(client: GateClient, playlist: str) -> Iterator[str]:
+    """Yield the address of each part of a playlist, and wait for more while it grows."""
+    seen = 0
+    while True:
+        lines = client.fetch(playlist).decode().splitlines()
+        names = [line for line in lines if line.endswith(".m4s")]
+        yield from (playlist.replace("index.m3u8", name) for name in names[seen:])
+        if "#EXT-X-ENDLIST" in lines:
+            return
+        seen = len(names)
+        time.sleep(_LOOKS_SECONDS)
 
 
 _LIVE = timedelta(hours=1)
+_LOOKS_SECONDS = 2.0
+"""How often a pipe asks for what was recorded meanwhile."""

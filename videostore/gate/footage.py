@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -18,7 +18,6 @@ from videostore.domain import cmaf
 from videostore.domain.access import Decision, Grant, Mode, Reason
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import (
-    CameraStreamInvalid,
     FootageDeleted,
     IntegrityError,
     KeyDestroyed,
@@ -30,8 +29,6 @@ from videostore.domain.retention import RetentionPolicy
 from videostore.domain.segment import MICROSECOND, Gap, Segment, Span
 from videostore.gate.rules import Rules
 from videostore.ports import Catalogue, Keyring, Ledger, SegmentStore
-
-log = telemetry.logger("gate")
 
 GAP = timedelta(milliseconds=500)
 """A hole beyond this stays a hole in what is played; less is jitter."""
@@ -217,35 +214,9 @@ class Footage:
         for number, fragment in enumerate(piece.fragments, start=1):
             out.append(fragment.moved(start=offset, number=number).data)
             offset += fragment.duration
-        self.record_served(serving, [serving.parts[index].segment], _joined([piece]), piece.frames)
+        spans = [piece.span] if piece.fragments else []
+        self.record_served(serving, [serving.parts[index].segment], spans, piece.frames)
         return b"".join(out)
-
-    def movie(self, serving: Serving) -> Iterator[bytes]:
-        """Yield one fragmented MP4 of everything granted, a segment at a time; holes stay holes.
-
-        The rules are asked for every segment. What really left is recorded when it ends, however it ends.
-        """
-        self.record_fetch(serving)
-        line: _Line | None = None
-        left: list[Segment] = []
-        pieces: list[Piece] = []
-        try:
-            for index, part in enumerate(serving.parts):
-                try:
-                    piece = self.piece(serving, index)
-                except (FootageDeleted, ObjectMissing) as error:
-                    log.info("segment.gone", object_key=part.segment.object_key, error=str(error))
-                    continue
-                if not piece.fragments:
-                    continue
-                if line is None:
-                    line = _Line(piece)
-                    yield piece.init
-                yield line.follow(piece)
-                left.append(part.segment)
-                pieces.append(replace(piece, fragments=[replace(one, data=b"") for one in piece.fragments]))
-        finally:
-            self.record_served(serving, left, _joined(pieces), sum(piece.frames for piece in pieces))
 
     def delete_by(self, serving: Serving) -> datetime | None:
         """Return when the first of this footage must be gone everywhere, copies included."""
@@ -378,42 +349,6 @@ class Footage:
 
 _LATE = timedelta(minutes=1)
 """A live serving waits this long beyond its end for the last segments to be uploaded."""
-
-
-def _joined(pieces: Iterable[Piece]) -> list[Span]:
-    """Return the spans of what left, those that touch as one."""
-    spans: list[Span] = []
-    for span in (piece.span for piece in pieces if piece.fragments):
-        if spans and span.start - spans[-1].end <= GAP and span.end > spans[-1].start:
-            spans[-1] = Span(spans[-1].start, max(spans[-1].end, span.end))
-        else:
-            spans.append(span)
-    return spans
-
-
-class _Line:
-    """The time line of one movie: pieces back to back, except where footage is missing."""
-
-    def __init__(self, first: Piece) -> None:
-        self._init, self._timescale, self._origin = first.init, first.timescale, first.start
-        self._end = 0
-        self._number = 0
-
-    def follow(self, piece: Piece) -> bytes:
-        if piece.init != self._init:
-            raise CameraStreamInvalid(
-                f"the picture changes its format at {piece.start.isoformat()}",
-                hint="Ask for the footage before and after that time separately.",
-            )
-        at = int((piece.start - self._origin).total_seconds() * self._timescale)
-        if at - self._end > GAP.total_seconds() * self._timescale:
-            self._end = at
-        out = b""
-        for fragment in piece.fragments:
-            self._number += 1
-            out += fragment.moved(start=self._end, number=self._number).data
-            self._end += fragment.duration
-        return out
 
 
 def _span_of(fragment: cmaf.Fragment, start: datetime, timescale: int) -> Span:

@@ -14,7 +14,6 @@ from pydantic import AwareDatetime, Field
 
 from videostore.domain.access import Mode
 from videostore.domain.camera import Camera
-from videostore.domain.errors import RequestInvalid
 from videostore.gate.footage import Serving
 from videostore.gate.inputs import Body, Cameras, Empty, StaffId, bearer_token, find, find_all, read_span
 from videostore.gate.playlist import media_playlist, variant_playlist
@@ -103,17 +102,6 @@ def footage_routes(gate: Gate, find_camera: Cameras) -> APIRouter:
             staff_id, grant_id, camera.id, Mode.EXPORT, viewing_copy=body.viewing_copy
         )
         return _serving(gate, serving, camera)
-
-    @router.post("/servings/{serving_id}/movie")
-    def movie(serving: OwnServing, _: Empty) -> Response:
-        """Return all of it as one fragmented MP4, as a stream."""
-        chunks = gate.footage.movie(serving)
-        first = next(chunks, None)  # so that a refusal is an answer, and not a broken stream
-        if first is None:
-            raise RequestInvalid(
-                "there is no footage in that span", hint="`videostore search` shows what is."
-            )
-        return StreamingResponse(_closing(first, chunks), media_type="video/mp4", headers=_PRIVATE)
 
     return router
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 import av
 import numpy as np
@@ -13,9 +14,9 @@ from videostore.synthetic.stream import FRAME_RATE, HEIGHT, WIDTH, read_frame_nu
 from videostore.synthetic.tone import BEEP_FRAME, LOOP_SECONDS, beeps
 
 
-def frame_numbers(film: Path) -> list[int]:
+def frame_numbers(film: Path | IO[bytes]) -> list[int]:
     """Decode a film and return the number that each frame carries, in order of display."""
-    with av.open(str(film)) as container:
+    with av.open(str(film) if isinstance(film, Path) else film, "r") as container:
         return [
             read_frame_number(
                 np.asarray(frame.reformat(WIDTH, HEIGHT, format="gray").to_ndarray(), dtype=np.uint8)

@@ -18,9 +18,9 @@ from tests.premises import DAY, HOUR, LOBBY, MINUTE, SECOND, START, Premises
 from videostore import telemetry
 from videostore.check.certificate import verify_certificate
 from videostore.check.invariants import Subject, check
-from videostore.domain.errors import KeyDestroyed, PromiseBroken, StoreUnavailable
+from videostore.domain.errors import KeyDestroyed, LedgerUnavailable, PromiseBroken, StoreUnavailable
 from videostore.domain.ledger import Event, canonical
-from videostore.domain.presence import Direction, Passage
+from videostore.domain.presence import Direction, Passage, Roll
 from videostore.domain.retention import Kind
 from videostore.domain.segment import MICROSECOND, Gap, GapReason, KeyId, ObjectKey, Span
 from videostore.recorder.spool import Spool, facts_of
@@ -180,11 +180,11 @@ def test_the_spool_is_emptied_of_what_is_due(site):
 
 def test_entry_and_exit_records_are_gone_before_24_hours(site):
     site.register().record(Passage("4711", "north", Direction.ENTRY, START))
-    assert [one.badge for one in site.reader().on_premises(START)] == ["4711"]
+    assert [one.badge for one in site.reader().on_premises(START).inside] == ["4711"]
     site.clock.at = KEY.start + 24 * HOUR - 15 * MINUTE
     site.sweep().run()
     assert not [key for key in site.store.bodies if key.startswith("presence/")]
-    assert site.reader().on_premises(START) == []
+    assert site.reader().on_premises(START) == Roll([], [])
 
 
 def test_tightening_reaches_what_is_stored_and_loosening_gives_nothing_back(site):
@@ -491,6 +491,27 @@ def test_a_stray_object_among_entry_and_exit_records_stops_nothing(site):
 
 
 # --- what is on record is not read again ---
+
+
+def test_a_key_made_while_the_ledger_refuses_has_its_record_once_it_takes_one(tmp_path):
+    site = Premises(tmp_path)
+
+    class Refusing:
+        records = find = staticmethod(lambda *_, **__: iter(()))
+
+        def append(self, *_, **__):
+            raise LedgerUnavailable("the disk is full")
+
+    report = site.sweep(ledger=Refusing()).run()
+    assert (report.keys_created > 0, len(report.errors)) == (True, 1)
+    assert site.events(Event.KEY_CREATED) == []
+    for _ in range(2):
+        site.open()
+        assert site.sweep().run().errors == []
+        told = {(one["kind"], key["key_id"]) for one in site.events(Event.KEY_CREATED) for key in one["keys"]}
+        held = {(kind.value, str(key.key_id)) for kind, ring in site.keyrings.items() for key in ring.keys()}
+        assert told == held
+        assert len(site.events(Event.KEY_CREATED)) == len(Kind)
 
 
 def test_the_bookmark_saves_reading_the_ledger_and_changes_nothing(site):

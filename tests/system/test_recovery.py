@@ -22,6 +22,7 @@ from videostore.domain.retention import Kind
 from videostore.domain.segment import Gap, GapReason, KeyId, Span
 from videostore.recorder.spool import facts_of
 from videostore.recorder.upload import Uploader
+from videostore.report.facts import EVENTS, fold
 from videostore.sealing import new_identity, seal
 
 EVER = Span(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
@@ -76,6 +77,9 @@ def test_a_lost_catalogue_is_made_again_from_the_store(site):
 def test_a_lost_host_comes_back_shows_nothing_until_reconciled_and_opens_nothing_of_before(site, tmp_path):
     said("backup", "key", tmp_path / "kept.key")
     recipient = (tmp_path / "kept.key").read_text().splitlines()[0].removeprefix("# public key: ")
+    with composition.Parts(Site.load(site)) as parts:
+        made_keys = composition.sweep(parts).run().keys_created
+        keys = {kind.value: [str(key.key_id) for key in ring.keys()] for kind, ring in parts.keyrings.items()}
     made = facts("backup", "create", tmp_path / "site.backup", "--recipient", recipient, site=site)
     assert last_backup(site).isoformat() == made["made_at"]
     before, gaps = footage(site)
@@ -92,15 +96,21 @@ def test_a_lost_host_comes_back_shows_nothing_until_reconciled_and_opens_nothing
     done = facts("backup", "reconcile", "--checkpoint", checkpoint, site=site)
     assert (done["records"], done["records_lost"]) == (made["records"], 1)
     assert (done["segments_found"], done["gaps"]) == (3, 1)
+    assert done["keys_lost"] == sum(map(len, keys.values())) >= made_keys
     assert footage(site) == (before, gaps)
 
     with composition.Parts(Site.load(site)) as parts:
+        (note,) = [one for one in parts.ledger.records() if one.event is Event.SITE_RECONCILED]
+        assert (note.body["records_lost"], note.body["keys_lost"]) == (1, keys)
+        month = fold(parts.ledger.find(*EVENTS), (), span=EVER, now=note.at + 40 * DAY)
+        assert (month.overdue, month.kept) == (0, True), "nobody waits for the end of keys that are gone"
         report = composition.sweep(parts).run()  # makes keys for new footage
         assert report.errors == []
         with pytest.raises(KeyringError):
             parts.keyrings[Kind.VIDEO].open(before[0].key_id, parts.store.get(before[0].object_key))
-        (note,) = [one for one in parts.ledger.records() if one.event is Event.SITE_RECONCILED]
-        assert note.body["records_lost"] == 1
+    with composition.Parts(Site.load(site)) as parts:
+        new = [key for ring in parts.keyrings.values() for key in ring.keys() if key.destroyed_at is None]
+        assert len(new) == report.keys_created, "a new key of the name of a lost one is not buried with it"
     assert facts("ledger", "verify", site / "ledger")["records"] > done["records"]
     assert {row["holds"] for row in json.loads(said("check", "--json", site=site))} == {True}
 

@@ -25,9 +25,8 @@ from videostore.config.settings import (
     StoreRole,
 )
 from videostore.config.site import Site
-from videostore.domain import chain
+from videostore.domain import chain, keys
 from videostore.domain.errors import ConfigInvalid
-from videostore.domain.ledger import Event
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import KeyId
 from videostore.gate.staff import FileStaffDirectory
@@ -130,12 +129,9 @@ class Parts:
         return master_key(self.site, self.site.settings.keyring.master_key)
 
     def _buried(self, kind: Kind) -> dict[KeyId, datetime]:
-        """Return when each key was destroyed, as the ledger says."""
-        return {
-            KeyId.parse(str(record.body["key_id"])): datetime.fromisoformat(str(record.body["destroyed_at"]))
-            for record in self.ledger.find(Event.KEY_DESTROYED)
-            if record.body["kind"] == kind
-        }
+        """Return when each key that is gone went, as the ledger says."""
+        told = keys.KeysOnRecord.of(self.ledger.find(*keys.EVENTS))
+        return {key_id: at for (its, key_id), at in told.gone.items() if its is kind}
 
     def published(self, kind: Kind) -> PublishedKeys:
         return PublishedKeys(self._key_directories[kind], policy=self.policy(kind), clock=self.clock)

@@ -23,7 +23,9 @@ from videostore.backup.archive import Content, pack, unpack
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site
 from videostore.domain.errors import BackupInvalid, LedgerBroken, SignatureInvalid
+from videostore.domain.keys import EVENTS, KeysOnRecord
 from videostore.domain.ledger import CHECKPOINT_CONTEXT, Event, Json
+from videostore.domain.retention import Kind
 from videostore.domain.segment import EPOCH, Gap, GapReason, Span
 from videostore.durable import remove_file, write_file
 from videostore.keyring.master import MasterKeyFile
@@ -162,17 +164,27 @@ def reconcile(site: Site, checkpoint: Path | None, *, new_store: bool) -> dict[s
         lost = _lost_since(parts, checkpoint, records)
         found = rebuild(parts.catalogue, parts.store)
         gaps = _put_back_gaps(parts)
+        lost_keys: dict[str, list[Json]] = _lost_keys(parts)
         body: dict[str, Json] = {
             "backup_made_at": str(facts["made_at"]),
             "records": records,
             "records_lost": lost,
             "new_store": new_store,
             "segments_found": found.found,
+            "keys_lost": lost_keys,
         }
         parts.ledger.append(Event.SITE_RECONCILED, actor=_ACTOR, body=body)
     remove_file(site.root / _GAPS)
     remove_file(mark)
-    return {**body, "gaps": gaps}
+    return {**body, "keys_lost": sum(map(len, lost_keys.values())), "gaps": gaps}
+
+
+def _lost_keys(parts: Parts) -> dict[str, list[Json]]:
+    """Return the keys that the ledger says were made, not that they ended, and that are not in the keyring.
+    No backup holds them: they are gone, and on record so that nobody waits for their destruction."""
+    told = KeysOnRecord.of(parts.ledger.find(*EVENTS))
+    held = {(kind, key.key_id) for kind, ring in parts.keyrings.items() for key in ring.keys()}
+    return {kind.value: [str(one) for its, one in sorted(told.living - held) if its is kind] for kind in Kind}
 
 
 def _lost_since(parts: Parts, file: Path | None, records: int) -> int | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from videostore.check.listing import ENTRY_EXIT_S, VIDEO_S, Keeps, Listing, look
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import VideostoreError
+from videostore.domain.keys import KeysOnRecord
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import CEILING, Kind, RetentionPolicy
 from videostore.domain.segment import SEGMENTS, ObjectKey
@@ -87,7 +88,11 @@ def check(subject: Subject) -> list[Finding]:
         lambda n, q: _promises(subject, n, q),
     )
     ask(4, "Is every catalogued segment in the store?", lambda n, q: _losses(subject, n, q))
-    ask(5, "Does every destroyed key have its record in the ledger?", lambda n, q: _destroyed(subject, n, q))
+    ask(
+        5,
+        "Does every key that is gone have its record in the ledger?",
+        lambda n, q: _destroyed(subject, n, q),
+    )
     ask(6, "Is the clock believed?", lambda n, q: _clock(subject, n, q))
     ask(7, "Does every footage served follow from a grant?", lambda n, q: _served(subject, n, q))
     ask(8, "Does the ledger verify?", lambda n, q: _ledger(subject, n, q))
@@ -247,20 +252,16 @@ def _losses(subject: Subject, number: int, question: str) -> Finding:
 
 
 def _destroyed(subject: Subject, number: int, question: str) -> Finding:
-    recorded = {
-        (record.body.get("kind"), record.body.get("key_id"))
-        for record in subject.ledger.records()
-        if record.event is Event.KEY_DESTROYED
-    }
-    destroyed = [
-        (kind.value, str(key.key_id))
-        for kind, keyring in subject.keyrings.items()
-        for key in keyring.keys()
-        if key.destroyed_at is not None
-    ]
-    missing = [f"{kind} {key_id}" for kind, key_id in destroyed if (kind, key_id) not in recorded]
+    told = KeysOnRecord.of(subject.ledger.records())
+    held = {(kind, key.key_id): key for kind, ring in subject.keyrings.items() for key in ring.keys()}
+    destroyed = {name for name, key in held.items() if key.destroyed_at is not None}
+    missing = sorted((destroyed - told.gone.keys()) | (told.living - held.keys()))
     return _finding(
-        number, question, missing, f"{len(destroyed)} keys destroyed, all recorded", "without a record"
+        number,
+        question,
+        [f"{kind} {key_id}" for kind, key_id in missing],
+        f"{len(destroyed)} keys destroyed, all recorded",
+        "ended without a record",
     )
 
 

@@ -12,13 +12,15 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from videostore.domain.breach import Breach
+from videostore.domain.keys import KeysOnRecord
 from videostore.domain.ledger import Event, Record
-from videostore.domain.retention import CEILING, Kind
+from videostore.domain.retention import CEILING
 from videostore.domain.segment import Gap, KeyId, Span
 
 EVENTS = (
     Event.KEY_CREATED,
     Event.KEY_DESTROYED,
+    Event.SITE_RECONCILED,
     Event.CERTIFICATE,
     Event.SEGMENTS_CHAINED,
     Event.INCIDENT_OPENED,
@@ -43,6 +45,7 @@ EVENTS = (
 ACCESSES = ("searches", "viewings", "exports", "entry/exit look-ups")
 _ACCESS = dict(zip((Event.SEARCHED, Event.VIEWING, Event.EXPORT, Event.PRESENCE_READ), ACCESSES, strict=True))
 _NOTABLE = {
+    Event.SITE_RECONCILED: "times the site came back from a backup, without what was sealed before",
     Event.CLOCK_IN_DOUBT: "times the clock was not believed, so that destruction waited",
     Event.CLOCK_CONFIRMED: "times an operator vouched for the clock",
     Event.LOSS: "losses of footage before its deadline",
@@ -132,20 +135,16 @@ class _Folding:
         self._requests: dict[str, Mapping[str, Any]] = {}
         self._grants: dict[str, Mapping[str, Any]] = {}
         self._unreviewed: set[str] = set()
-        self._living: dict[tuple[str, str], KeyId] = {}
+        self._keys = KeysOnRecord()
         self._held: Counter[tuple[str, str]] = Counter()
 
     def take(self, record: Record) -> None:
         body: Mapping[str, Any] = record.body
         inside = record.at >= self._month.span.start
+        self._keys.take(record)
         match record.event:
-            case Event.KEY_CREATED:
-                for key in body["keys"]:
-                    self._living[body["kind"], key["key_id"]] = KeyId.parse(key["key_id"])
-            case Event.KEY_DESTROYED:
-                self._living.pop((body["kind"], body["key_id"]), None)
-                if inside:
-                    self._month.key_margins.append(_between(body["destroyed_at"], body["deadline"]))
+            case Event.KEY_DESTROYED if inside:
+                self._month.key_margins.append(_between(body["destroyed_at"], body["deadline"]))
             case Event.CERTIFICATE:
                 self._held.pop((body["camera_id"], body["key_id"]), None)
                 if inside:
@@ -200,8 +199,8 @@ class _Folding:
         for (_, name), segments in self._held.items():
             month.ages[max(0, (month.as_of - KeyId.parse(name).start).days)] += segments
         month.overdue = sum(
-            month.as_of >= key_id.start + min(CEILING[Kind(kind)], key_id.keep or CEILING[Kind(kind)])
-            for (kind, _), key_id in self._living.items()
+            month.as_of >= key_id.start + min(CEILING[kind], key_id.keep or CEILING[kind])
+            for kind, key_id in self._keys.living
         )
         month.unreviewed = len(self._unreviewed)
 

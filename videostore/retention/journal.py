@@ -9,7 +9,7 @@ all of the ledger is read, to the same end.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from videostore.retention.report import ACTOR, log
 
 
 class Journal:
-    """Appends records of destroyed keys, certificates and losses, each exactly once."""
+    """Appends records of keys made and destroyed, certificates and losses, each exactly once."""
 
     def __init__(self, ledger: Ledger, *, bookmark: Path | None = None) -> None:
         self._ledger = ledger
         self._bookmark = bookmark
         self._read_to = self._written = -1
+        self._created: set[str] = set()  # and not destroyed
         self._destroyed: set[str] = set()
         self._lost: dict[str, int] = {}
         self._certified: set[str] = set()
@@ -51,6 +52,16 @@ class Journal:
         }
         self._append(Event.KEY_DESTROYED, body)
         return True
+
+    def record_created(self, kind: Kind, keys: Iterable[HourKey]) -> None:
+        """Write which of ``keys`` were made, unless the ledger says so already or they are gone."""
+        living = [key for key in keys if key.destroyed_at is None and key.recipient]
+        if all(f"{kind} {key.key_id}" in self._created for key in living):
+            return
+        self._catch_up()
+        if new := [key for key in living if f"{kind} {key.key_id}" not in self._created]:
+            made: list[Json] = [{"key_id": str(key.key_id), "recipient": key.recipient} for key in new]
+            self._append(Event.KEY_CREATED, {"kind": kind.value, "keys": made})
 
     def begin(self) -> None:
         """A pass begins: what others wrote since the one before is read once in it, when it is asked for."""
@@ -80,21 +91,27 @@ class Journal:
         """Note that no row is absent without a certificate: those on record are not asked for again."""
         self._certified.clear()
         if self._bookmark is not None and self._written != self._read_to:
-            content = {"after": self._read_to, "destroyed": sorted(self._destroyed), "lost": self._lost}
+            content = {
+                "after": self._read_to,
+                "created": sorted(self._created),
+                "destroyed": sorted(self._destroyed),
+                "lost": self._lost,
+            }
             write_file(self._bookmark, json.dumps(content).encode())
             self._written = self._read_to
 
     def _open(self, bookmark: Path) -> None:
         try:
             content: Mapping[str, Any] = json.loads(bookmark.read_bytes())
-            after, destroyed, lost = int(content["after"]), set(content["destroyed"]), dict(content["lost"])
+            after, lost = int(content["after"]), dict(content["lost"])
+            created, destroyed = set(content["created"]), set(content["destroyed"])
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("journal.bookmark-unreadable", path=str(bookmark), error=str(error))
             return
         self._read_to = self._written = after
-        self._destroyed, self._lost = destroyed, lost
+        self._created, self._destroyed, self._lost = created, destroyed, lost
 
     def _append(self, event: Event, body: Mapping[str, Json]) -> None:
         record = self._ledger.append(event, actor=ACTOR, body=body)
@@ -108,8 +125,15 @@ class Journal:
 
     def _fold(self, record: Record) -> None:
         self._read_to = record.sequence
-        if record.event is Event.KEY_DESTROYED:
-            self._destroyed.add(f"{record.body['kind']} {record.body['key_id']}")
+        body: Mapping[str, Any] = record.body
+        if record.event is Event.KEY_CREATED:
+            self._created.update(f"{body['kind']} {key['key_id']}" for key in body["keys"])
+        elif record.event is Event.SITE_RECONCILED:
+            for kind, keys in body.get("keys_lost", {}).items():
+                self._created.difference_update(f"{kind} {key_id}" for key_id in keys)
+        elif record.event is Event.KEY_DESTROYED:
+            self._destroyed.add(f"{body['kind']} {body['key_id']}")
+            self._created.discard(f"{body['kind']} {body['key_id']}")
         elif record.event is Event.CERTIFICATE:
             self._certified.add(str(record.body["id"]))
         elif record.event is Event.LOSS:

@@ -23,7 +23,7 @@ from pathlib import Path
 from videostore import telemetry
 from videostore.domain.clock import Doubt
 from videostore.domain.errors import VideostoreError
-from videostore.domain.ledger import Event, Json
+from videostore.domain.ledger import Event
 from videostore.domain.retention import Kind, RetentionPolicy, SegmentState
 from videostore.domain.segment import EPOCH, KeyId
 from videostore.ports import Catalogue, Clock, Holding, HourKey, Keyring, Ledger, SegmentStore
@@ -90,6 +90,7 @@ class Sweep:
             ("end keys", self._end_keys),
             ("record keys", self._record_destroyed),
             ("make keys", self._create_keys),
+            ("record keys made", self._record_created),
             ("look ahead", self._look_ahead),
             ("empty holdings", self._empty_holdings),
             ("condemn what is kept for less", self._condemn_of_shorter_kept),
@@ -200,12 +201,11 @@ class Sweep:
             created = keys.keyring.create_ahead()
             this.report.keys_created += len(created)
             this.keys[kind].update((key.key_id, key) for key in created)
-            if created:
-                body: dict[str, Json] = {
-                    "kind": kind.value,
-                    "keys": [{"key_id": str(key.key_id), "recipient": key.recipient} for key in created],
-                }
-                self._ledger.append(Event.KEY_CREATED, actor=ACTOR, body=body)
+
+    def _record_created(self, this: Pass) -> None:
+        """Every key has its record, also one that was made while the ledger refused it."""
+        for kind, keys in this.keys.items():
+            self._journal.record_created(kind, keys.values())
 
     def _look_ahead(self, this: Pass) -> None:
         moments = [

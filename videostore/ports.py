@@ -19,7 +19,7 @@ from videostore.domain.camera import Camera, CameraId
 from videostore.domain.clock import Reading
 from videostore.domain.identity import Proof
 from videostore.domain.ledger import Event, Json, Record
-from videostore.domain.presence import Passage
+from videostore.domain.presence import Roll
 from videostore.domain.retention import SegmentState
 from videostore.domain.segment import Gap, KeyId, ObjectKey, Segment, Sha256Hex, Span
 
@@ -335,8 +335,9 @@ class StaffDirectory(Protocol):
 class PresenceRecords(Protocol):
     """What the entry/exit records say. tests/rooms/test_presence.py holds its tests; one adapter."""
 
-    def on_premises(self, at: datetime) -> list[Passage]:
-        """Return the last passage of everybody who was inside at ``at``, ordered by badge."""
+    def on_premises(self, at: datetime) -> Roll:
+        """Return who was inside at ``at``, and what could not be read. One record that is damaged hides no
+        other: people search by this. May raise StoreUnavailable."""
 
 
 # --- cameras ---------------------------------------------------------------------------------

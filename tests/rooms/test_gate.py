@@ -550,7 +550,8 @@ def test_who_is_on_the_premises_is_told_for_an_open_incident_and_recorded(house,
         house.register().record(Passage(badge, "north", direction, house.clock.now()))
         house.clock.passes(SECOND)
     body = {"incident_id": alice.incident_id, "at": house.clock.now().isoformat()}
-    assert [row["badge"] for row in alice.post("/v1/presence", **body).json()] == ["4711"]
+    answer = alice.post("/v1/presence", **body).json()
+    assert ([row["badge"] for row in answer["inside"]], answer["unread"]) == (["4711"], [])
     assert alice.post("/v1/presence", **{**body, "incident_id": "x"}).status_code == 403
     (record,) = house.events(Event.PRESENCE_READ)
     assert "4711" not in str(record)

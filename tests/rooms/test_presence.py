@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from tests.premises import DAY, HOUR, MINUTE, SECOND, START, Premises
 from videostore.domain.errors import KeyDestroyed, KeyUnavailable, RequestInvalid
-from videostore.domain.presence import Direction, Passage, counted_from, on_premises
+from videostore.domain.presence import Direction, Passage, Unread, counted_from, on_premises
 from videostore.domain.retention import Kind
 from videostore.domain.segment import KeyId, Span
 from videostore.presence.register import PresenceHolding, parse_passage
+from videostore.sealing import seal
 
 
 @pytest.fixture
@@ -54,8 +55,49 @@ def test_what_was_written_is_read_in_order_and_says_who_is_inside(site):
     reader = site.reader()
     found = reader.passages(Span(START, START + MINUTE))
     assert [one.badge for one in found] == ["1", "2", "1"]
-    assert [one.badge for one in reader.on_premises(START + MINUTE)] == ["2"]
-    assert [one.badge for one in reader.on_premises(START + SECOND)] == ["1", "2"]
+    assert [one.badge for one in reader.on_premises(START + MINUTE).inside] == ["2"]
+    assert [one.badge for one in reader.on_premises(START + SECOND).inside] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        pytest.param(lambda site, key: put(site, key, b"x"), "SealBroken", id="altered"),
+        pytest.param(lambda site, key: put(site, key, sealed(site, b"[]")), "SealBroken", id="foreign"),
+        pytest.param(lambda site, _: header(site).write_text("{"), "KeyUnavailable", id="header unreadable"),
+    ],
+)
+def test_who_is_inside_is_answered_by_what_can_be_read_and_the_rest_is_said(site, harm, why):
+    """People are searched for by it: one record that is damaged must not hide the others."""
+    before = START - HOUR
+    site.register().record(passage("1", at=before))
+    (key,) = site.store.bodies
+    site.register().record(passage("2"))
+    harm(site, key)
+    site.open()
+    roll = site.reader().on_premises(START)
+    assert [one.badge for one in roll.inside] == ["2"]
+    assert roll.unread == [Unread(KeyId.covering(before, HOUR).start, 1, why)]
+
+
+def put(site, key, body):
+    site.store.bodies[key] = body, START
+
+
+def sealed(site, data):
+    hour = KeyId.covering(START - HOUR, HOUR)
+    return seal(data, recipient=site.published(Kind.ENTRY_EXIT).recipient(hour))
+
+
+def header(site):
+    return site.root / Kind.ENTRY_EXIT.value / "public" / f"{KeyId.covering(START - HOUR, HOUR)}.json"
+
+
+def test_nobody_inside_is_not_said_where_a_clock_in_doubt_keeps_the_records_shut(site):
+    site.register().record(passage())
+    site.clock.doubt_until = START + 40 * DAY
+    roll = site.reader().on_premises(START)
+    assert (roll.inside, [one.why for one in roll.unread]) == ([], ["KeyDestroyed"])
 
 
 def test_nothing_personal_is_readable_in_the_store(site):
@@ -74,9 +116,9 @@ def test_the_register_holds_public_keys_only(site):
 def test_no_record_is_readable_24_hours_after_it_was_read(site):
     site.register().record(passage())
     site.clock.at = START + DAY - HOUR
-    assert site.reader().on_premises(START) != []
+    assert site.reader().on_premises(START).inside != []
     site.clock.at = KeyId.covering(START, HOUR).start + DAY
-    assert site.reader().on_premises(START) == []
+    assert site.reader().on_premises(START).inside == []
 
 
 @pytest.mark.parametrize("ahead", [SECOND, DAY, 400 * DAY])

@@ -34,7 +34,8 @@
     ├── KeyringError
     │   ├── KeyUnavailable              50   503    no key for that hour, or the keyring cannot be read
     │   ├── KeyDestroyed                51   410
-    │   └── SealBroken                  52   502    the bytes cannot be opened with the key of their hour
+    │   ├── SealBroken                  52   502    the bytes cannot be opened with the key of their hour
+    │   └── RecordsUnread               53          the answer lacks entry/exit records that cannot be read
     ├── LedgerError
     │   ├── LedgerUnavailable           55   503    a record cannot be made durable
     │   └── LedgerBroken                56   503    verification failed
@@ -220,6 +221,12 @@ class KeyDestroyed(KeyringError):
 class SealBroken(KeyringError):
     exit_code = 52
     http_status = 502
+
+
+class RecordsUnread(KeyringError):
+    """Comes with an answer, not instead of one."""
+
+    exit_code = 53
 
 
 class LedgerError(VideostoreError):

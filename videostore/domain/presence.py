@@ -6,7 +6,7 @@ approved reader, never in a key, a log or a metric.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -30,6 +30,25 @@ class Passage:
     door: str
     direction: Direction
     read_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Entry/exit records of one hour that cannot be read. ``records`` is None where the store does not even
+    say how many there are; ``why`` is the code of the error."""
+
+    hour: datetime
+    records: int | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """Who was inside: the last passage of everybody, ordered by badge. What is ``unread`` may be anybody's
+    entry or exit: as long as there is any, more people may be inside, and some of these may have left."""
+
+    inside: Sequence[Passage]
+    unread: Sequence[Unread] = ()
 
 
 def on_premises(passages: Iterable[Passage]) -> list[Passage]:

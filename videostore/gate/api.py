@@ -112,10 +112,13 @@ def _cases(gate: Gate) -> APIRouter:
         return _incident(gate.close_incident(staff_id, incident_id))
 
     @router.post("/presence")
-    def presence(staff_id: StaffId, body: PresenceBody) -> list[dict[str, Any]]:
-        """Return who was inside at a moment, by the doors."""
-        inside = gate.on_premises(staff_id, body.incident_id, body.at.astimezone(UTC))
-        return [{"badge": one.badge, "door": one.door, "since": one.read_at} for one in inside]
+    def presence(staff_id: StaffId, body: PresenceBody) -> dict[str, Any]:
+        """Return who was inside at a moment, by the doors; and the hours of which records are ``unread``."""
+        roll = gate.on_premises(staff_id, body.incident_id, body.at.astimezone(UTC))
+        return {
+            "inside": [{"badge": one.badge, "door": one.door, "since": one.read_at} for one in roll.inside],
+            "unread": [{"hour": one.hour, "records": one.records, "why": one.why} for one in roll.unread],
+        }
 
     return router
 

@@ -26,7 +26,7 @@ from videostore.domain.access import (
 from videostore.domain.breach import WatchPolicy
 from videostore.domain.camera import CameraId
 from videostore.domain.ledger import Event, Json
-from videostore.domain.presence import Passage
+from videostore.domain.presence import Roll
 from videostore.domain.retention import RetentionPolicy
 from videostore.domain.segment import Span
 from videostore.gate.casebook import request_body
@@ -249,18 +249,19 @@ class Gate:
 
     # --- entry and exit ---
 
-    def on_premises(self, staff_id: str, incident_id: str, at: datetime) -> list[Passage]:
-        """Return who was inside at ``at``, for an open incident."""
+    def on_premises(self, staff_id: str, incident_id: str, at: datetime) -> Roll:
+        """Return who was inside at ``at``, for an open incident, and what could not be read of it."""
         decision = self._rules.may_search(staff_id, incident_id)
         self._rules.check(staff_id, "presence", decision, incident_id=incident_id)
-        inside = self._presence.on_premises(at)
+        roll = self._presence.on_premises(at)
         body: dict[str, Json] = {
             "incident_id": incident_id,
             "at": at.isoformat(),
-            "people": len(inside),
+            "people": len(roll.inside),
+            "hours_unread": len({one.hour for one in roll.unread}),
         }
         self._ledger.append(Event.PRESENCE_READ, actor=staff_id, body=body)
-        return inside
+        return roll
 
     def _grant(self, request: Request, *, by: str, second_person: str) -> Grant:
         grant_id = secrets.token_hex(8)

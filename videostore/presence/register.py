@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -20,12 +21,16 @@ from videostore.domain.errors import (
     ObjectMissing,
     RequestInvalid,
     SealBroken,
+    StoreError,
     StoreUnavailable,
+    VideostoreError,
 )
 from videostore.domain.presence import (
     PRESENCE,
     Direction,
     Passage,
+    Roll,
+    Unread,
     counted_from,
     on_premises,
     presence_key,
@@ -34,6 +39,8 @@ from videostore.domain.presence import (
 from videostore.domain.segment import KeyId, ObjectKey, Sha256Hex, Span
 from videostore.ports import Amount, Clock, Keyring, PublicKeys, SegmentStore
 from videostore.sealing import seal
+
+log = telemetry.logger("presence")
 
 _FIELDS = ("badge", "door", "direction", "read_at")
 
@@ -49,7 +56,8 @@ class PresenceRegister:
 
     def record(self, passage: Passage) -> None:
         """Seal and store a passage durably. Raises KeyDestroyed if it is past its deadline already."""
-        key_id = KeyId.covering(counted_from(passage.read_at, self._clock.now()), self._key_period)
+        received = self._clock.read().earliest  # its life is counted from there
+        key_id = KeyId.covering(counted_from(passage.read_at, received), self._key_period)
         try:
             sealed = seal(_encode(passage), recipient=self._keys.recipient(key_id))
         except (KeyDestroyed, KeyUnavailable):
@@ -61,7 +69,7 @@ class PresenceRegister:
 
 
 class PresenceReader:
-    """Opens passages, for the gate."""
+    """Port PresenceRecords. Opens passages, for the gate."""
 
     def __init__(self, store: SegmentStore, keyring: Keyring) -> None:
         self._store = store
@@ -69,27 +77,42 @@ class PresenceReader:
 
     def passages(self, span: Span) -> list[Passage]:
         """Return the passages of ``span``, oldest first; what has reached its deadline is not among them."""
-        found = [
-            passage
-            for key_id in _key_ids(self._store)
-            if key_id.start < span.end
-            for passage in self._of(key_id)
-            if span.start <= passage.read_at < span.end
-        ]
-        return sorted(found, key=lambda passage: passage.read_at)
+        return self._read(span)[0]
 
-    def on_premises(self, at: datetime) -> list[Passage]:
-        """Return the last passage of everybody who was inside at ``at``, ordered by badge."""
-        return on_premises(self.passages(Span(at - timedelta(days=2), at + timedelta(microseconds=1))))
+    def on_premises(self, at: datetime) -> Roll:
+        passages, unread = self._read(Span(at - timedelta(days=2), at + timedelta(microseconds=1)))
+        return Roll(on_premises(passages), unread)
 
-    def _of(self, key_id: KeyId) -> Iterator[Passage]:
-        for stored in list(self._store.objects(_prefix(key_id))):
-            try:
-                yield _decode(self._keyring.open(key_id, self._store.get(stored.key)))
-            except KeyDestroyed:
-                return
-            except ObjectMissing:
+    def _read(self, span: Span) -> tuple[list[Passage], list[Unread]]:
+        """Return the passages of ``span``, oldest first, and what of its hours could not be read."""
+        found: list[Passage] = []
+        unread: list[Unread] = []
+        destroyed = {key.key_id for key in self._keyring.keys() if key.destroyed_at is not None}
+        for key_id in _key_ids(self._store):
+            if key_id.start >= span.end or key_id in destroyed:
                 continue
+            passages, failed = self._of(key_id)
+            found += [one for one in passages if span.start <= one.read_at < span.end]
+            unread += [Unread(key_id.start, count, why) for why, count in sorted(failed.items())]
+        return sorted(found, key=lambda passage: passage.read_at), unread
+
+    def _of(self, key_id: KeyId) -> tuple[list[Passage], dict[str, int | None]]:
+        """Return the passages of an hour, and how many more there are, by what keeps them from being read."""
+        found: list[Passage] = []
+        failed: Counter[str] = Counter()
+        try:
+            listed = list(self._store.objects(_prefix(key_id)))
+        except StoreError as error:
+            return [], {type(error).__name__: None}
+        for stored in listed:
+            try:
+                found.append(_decode(self._keyring.open(key_id, self._store.get(stored.key))))
+            except ObjectMissing:  # deleted since it was listed
+                continue
+            except VideostoreError as error:
+                failed[type(error).__name__] += 1
+                log.error("presence.unread", object_key=stored.key, error=str(error), hint=error.hint)
+        return found, dict(failed)
 
 
 class PresenceHolding:

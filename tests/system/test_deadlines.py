@@ -14,11 +14,13 @@ from botocore.exceptions import ClientError
 from tests.servers import ACCESS, SECRET
 from tests.system.commands import facts, make_site, said, videostore
 from videostore.app import Parts
+from videostore.app.deadlines import check_listing
 from videostore.app.recorder import recording_of
 from videostore.config.site import Site
 from videostore.domain.errors import PromiseBroken
+from videostore.domain.ledger import canonical
 from videostore.domain.retention import Kind
-from videostore.domain.segment import Span
+from videostore.domain.segment import KeyId, Span
 from videostore.recorder.spool import facts_of
 from videostore.sealing import seal
 from videostore.store.bucket import Bucket
@@ -83,6 +85,39 @@ def test_a_plan_counts_what_goes_when_also_of_a_camera_that_was_kept_for_less(si
     last = facts("retention", "plan", "--at", month.isoformat(), site=site)
     assert (last["objects"], last["size_bytes"]) == (2, lobby.size_bytes + entrance.size_bytes)
     assert "entrance, kept for less" in said("retention", "plan", "--at", month.isoformat(), site=site)
+
+
+def test_an_auditor_with_a_copy_of_the_ledger_judges_by_the_policies_on_record(site, tmp_path):
+    """A camera was kept for a day, and its keep was lengthened since: what it left goes by the day, and the
+    files do not say so."""
+    entrance = record(site, "entrance")
+    for keep in ("1d", None):
+        keep_of_entrance(site, entrance.camera_id, keep)
+        with Parts(Site.load(site)) as parts:
+            parts.policies()  # whoever sees a policy first puts it on record
+    with Parts(Site.load(site)) as parts:
+        start = entrance.key_id.start - 2 * DAY
+        span, key_id = Span(start, start + SECOND), KeyId(start, HOUR)
+        late = facts_of(b"late", camera_id=entrance.camera_id, span=span, sequence=0, key_id=key_id)
+        parts.store.put(late.object_key, b"late", sha256=late.sha256)
+        checkpoint = parts.ledger.checkpoint()
+        copy, kept = tmp_path / "copy", tmp_path / "kept.json"
+        shutil.copytree(site / "ledger", copy)
+        kept.write_bytes(canonical(checkpoint.to_json()) + b"\n")
+        asked = ("check", "--listing", "--ledger", copy, "--against", kept, "--json")
+        done = videostore(*asked, site=site)
+        younger, honest, verified = json.loads(done.stdout.splitlines()[-1])
+        assert (done.returncode, younger["evidence"]) == (PromiseBroken.exit_code, [late.object_key])
+        assert (honest["holds"], verified["holds"]) == (True, True)
+        assert (
+            "1 checkpoints kept elsewhere compared; the store is judged by its policies" in verified["answer"]
+        )
+        assert [one.holds for one in check_listing(parts)] == [True, True], "the files do not tell"
+        lines = (copy / "records.jsonl").read_bytes().splitlines(keepends=True)
+        (copy / "records.jsonl").write_bytes(b"".join(lines[:-1]))
+        *_, cut = check_listing(parts, ledger=copy, against=[kept])
+        assert (cut.holds, "its tail is gone" in str(cut.evidence)) == (False, True)
+        parts.store.delete([late.object_key])
 
 
 def test_the_status_says_how_old_the_oldest_footage_is_and_that_something_is_late(site):

@@ -12,7 +12,7 @@ import pytest
 from tests.premises import DAY, HOUR, LOBBY, Premises
 from tests.system.commands import facts, said, videostore
 from videostore import app as composition
-from videostore.app.recovery import last_backup
+from videostore.app.recovery import last_backup, restore
 from videostore.backup.archive import pack
 from videostore.config.site import Site
 from videostore.domain.camera import Camera
@@ -113,6 +113,37 @@ def test_a_lost_host_comes_back_shows_nothing_until_reconciled_and_opens_nothing
         assert len(new) == report.keys_created, "a new key of the name of a lost one is not buried with it"
     assert facts("ledger", "verify", site / "ledger")["records"] > done["records"]
     assert {row["holds"] for row in json.loads(said("check", "--json", site=site))} == {True}
+
+
+def test_who_removes_the_mark_of_a_restored_site_skips_nothing_that_an_auditor_asks(site, tmp_path):
+    """Its ledger takes records then; what the backup lacks shows all the same."""
+    anchor = tmp_path / "share"
+    anchor.mkdir()
+    settings = (site / "videostore.yaml").read_text()
+    (site / "videostore.yaml").write_text(
+        f"{settings}ledger: {{anchors: {{share: {{kind: directory, path: {anchor}}}}}}}\n"
+    )
+    identity, recipient = new_identity()
+    with composition.Parts(Site.load(site)) as parts:
+        composition.sweep(parts).run()
+    composition.back_up(Site.load(site), tmp_path / "backup", recipient=recipient)
+    with composition.Parts(Site.load(site)) as parts:
+        parts.ledger.append(Event.LOSS, actor="retention", body={"what": "the backup has not heard of"})
+        parts.anchoring.once()
+    shutil.rmtree(site)
+    restore(tmp_path / "backup", site, identity=identity)
+    (site / "restored.json").unlink()
+    broken = {row["invariant"] for row in unanswered(site)}
+    assert broken == {5, 8}, "keys that ended without a record, and a checkpoint that pins more"
+    with composition.Parts(Site.load(site)) as parts:
+        parts.ledger.append(Event.CAMERA_ADDED, actor="operator", body={})
+        parts.ledger.append(Event.CAMERA_ADDED, actor="operator", body={})
+    assert {row["invariant"] for row in unanswered(site)} == {5, 8}, "longer again, and another history"
+
+
+def unanswered(site):
+    done = videostore("check", "--json", site=site)
+    return [row for row in json.loads(done.stdout.splitlines()[-1]) if not row["holds"]]
 
 
 def test_no_key_of_an_hour_is_in_a_backup(site, tmp_path):

@@ -243,9 +243,9 @@ def rebuild_catalogue(parts: Parts, tell: Callable[[Progress], None]) -> dict[st
     }
 
 
-def check(parts: Parts) -> list[invariants.Finding]:
-    """Ask every promise of the site."""
-    return invariants.check(parts.subject())
+def check(parts: Parts, *, against: Sequence[Path] = ()) -> list[invariants.Finding]:
+    """Ask every promise of the site. ``against`` are checkpoints besides those of its anchors."""
+    return invariants.check(parts.subject(against))
 
 
 def coverage(parts: Parts, camera: Camera, span: Span) -> list[Stretch]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from videostore.app.host import host_time
+from videostore.app.ledger import verify_against
 from videostore.app.parts import Parts
 from videostore.check import invariants
+from videostore.check.listing import Keeps
+from videostore.domain.ledger import Event
 from videostore.domain.retention import CEILING, Kind, SegmentState
+from videostore.ledger.lines import RECORDS, find_lines
+from videostore.retention.policies import last_on_record
 
 
 def retention_status(parts: Parts) -> dict[str, Any]:
@@ -40,10 +47,21 @@ def retention_status(parts: Parts) -> dict[str, Any]:
     }
 
 
-def check_listing(parts: Parts) -> list[invariants.Finding]:
-    """Ask what a listing of the store can answer: no key, ledger, catalogue or mark of the clock is opened.
+def check_listing(
+    parts: Parts, *, ledger: Path | None = None, public_key: str = "", against: Sequence[Path] = ()
+) -> list[invariants.Finding]:
+    """Ask what a listing of the store can answer: no key, catalogue or mark of the clock is opened.
 
-    The later of this host's time and the store's counts.
+    The later of this host's time and the store's counts. With a copy of the ledger the store is judged by the
+    policies on record there, else by those of this site's files.
     """
     now = max(host_time(), parts.store.time() or host_time())
-    return invariants.check_listing(parts.store, invariants.keeps_of(parts.site.retention()), now)
+    if ledger is None:
+        return invariants.check_listing(parts.store, invariants.keeps_of(parts.site.retention()), now)
+    problems, looked_at = verify_against(ledger, public_key, against)
+    records = (line.record for line in find_lines(ledger / RECORDS, [Event.POLICY_LOADED]))
+    policies = last_on_record(records)
+    keeps = Keeps() if policies is None else invariants.keeps_of(policies)
+    judged = "the ceilings, for it has no policy" if policies is None else "its policies"
+    finding = invariants.ledger_finding(problems, f"{looked_at}; the store is judged by {judged}")
+    return [*invariants.check_listing(parts.store, keeps, now), finding]

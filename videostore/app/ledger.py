@@ -8,11 +8,11 @@ from typing import Any
 
 from videostore.app.keys import ledger_key, ledger_public
 from videostore.config.site import Site
-from videostore.domain.errors import LedgerUnavailable
+from videostore.domain.errors import ConfigInvalid, LedgerUnavailable
 from videostore.domain.ledger import Event, Json, Record
 from videostore.ledger import verify as ledger_verify
 from videostore.ledger.files import FileLedger
-from videostore.ledger.lines import read_outside
+from videostore.ledger.lines import RECORDS, find_lines, read_outside
 from videostore.ports import Clock
 from videostore.signing import SigningKey
 
@@ -37,6 +37,33 @@ class GuardedLedger(FileLedger):
 def restored_mark(root: Path) -> Path:
     """Return what says that a site was restored: from which backup. It goes when the site is reconciled."""
     return root / "restored.json"
+
+
+def verify_against(directory: Path, public_key: str, places: Sequence[Path]) -> tuple[Sequence[str], str]:
+    """Verify a ledger, and compare it with the checkpoints kept in ``places``. Return the problems, and in
+    one line what was looked at.
+
+    What a checkpoint pins beyond the backup that a site came back from was lost with its host, and is said in
+    ``site.reconciled``: it is counted, not compared.
+    """
+    for place in places:
+        if not place.exists():
+            raise ConfigInvalid(
+                f"{place} is not there to compare checkpoints", hint="Mount the share, then ask again."
+            )
+    given = [
+        one for place in places if place.is_file() or any(place.glob("*.json")) for one in read_outside(place)
+    ]
+    restored = [
+        (line.record.at, int(str(line.record.body["records"])))
+        for line in find_lines(directory / RECORDS, [Event.SITE_RECONCILED])
+    ]
+    kept = [one for one in given if not any(one.at < at and one.size > left for at, left in restored)]
+    public = public_key or ledger_public(directory)
+    report = ledger_verify.verify(directory, public_key=public, outside=kept)
+    said = f"{report.records} records, chained and signed; {len(kept)} checkpoints kept elsewhere compared"
+    lost = f", {len(given) - len(kept)} of before the site was restored" if len(given) > len(kept) else ""
+    return report.problems, said + lost
 
 
 def verify_ledger(

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from videostore.app.host import host_time
 from videostore.app.keys import ELSEWHERE, ledger_key, master_key, recorder_key
-from videostore.app.ledger import open_ledger, verify_ledger
+from videostore.app.ledger import open_ledger, verify_against
 from videostore.check import invariants
 from videostore.config.credentials import resolve_credentials
 from videostore.config.follow import Followed
@@ -27,6 +27,7 @@ from videostore.config.settings import (
 from videostore.config.site import Site
 from videostore.domain import chain, keys
 from videostore.domain.errors import ConfigInvalid
+from videostore.domain.ledger import Event
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import KeyId
 from videostore.gate.staff import FileStaffDirectory
@@ -76,7 +77,9 @@ class Parts:
             root / "policies" / "retention.yaml",
             self.site.retention,
             root / "cameras.yaml",
-            otherwise=lambda: last_on_record(self.ledger) if self.role == "retention" else None,
+            otherwise=lambda: (
+                last_on_record(self.ledger.find(Event.POLICY_LOADED)) if self.role == "retention" else None
+            ),
         )
         return PoliciesOnRecord(wanted, ledger=lambda: self.ledger, clock=self.clock)
 
@@ -237,13 +240,13 @@ class Parts:
         bucket = bucket_of(self.site, settings, settings.roles.get(self.role, settings.credentials))
         return Walls(bucket, lambda: (self.policies()[Kind.VIDEO], self.policies()[Kind.ENTRY_EXIT]))
 
-    def subject(self) -> invariants.Subject:
-        """Return everything a check looks at."""
-
-        def verify() -> tuple[Sequence[str], int]:
-            facts, problems = verify_ledger(self.site.root / "ledger", "")
-            return problems, int(facts["records"])
-
+    def subject(self, against: Sequence[Path] = ()) -> invariants.Subject:
+        """Return everything a check looks at; ``against`` are checkpoints besides those of its anchors."""
+        places = [
+            self.site.path(place.path)
+            for place in self.site.settings.ledger.anchors.values()
+            if isinstance(place, DirectoryAnchorSettings)
+        ]
         settings = self.site.settings.keyring
         return invariants.Subject(
             policies=self.policies(),
@@ -253,7 +256,7 @@ class Parts:
             store=self.store,
             catalogue=self.catalogue,
             ledger=self.ledger,
-            verify_ledger=verify,
+            verify_ledger=lambda: verify_against(self.site.root / "ledger", "", [*places, *against]),
             store_breaches=lambda: self.walls.breaches(now=host_time()) if self.walls else (),
             private_files=[
                 *([] if settings.master_key.startswith(ELSEWHERE) else [self.site.path(settings.master_key)]),

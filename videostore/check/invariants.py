@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is checked. ``verify_ledger`` returns the problems found and the number of records,
+    """What is checked. ``verify_ledger`` returns the problems found and what it looked at,
     ``store_breaches`` what somebody set in the store that breaks a promise."""
 
     policies: Mapping[Kind, RetentionPolicy]
@@ -57,9 +57,12 @@ class Subject:
     store: SegmentStore
     catalogue: Catalogue
     ledger: Ledger
-    verify_ledger: Callable[[], tuple[Sequence[str], int]]
+    verify_ledger: Callable[[], tuple[Sequence[str], str]]
     private_files: Sequence[Path] = ()
     store_breaches: Callable[[], Sequence[str]] = lambda: ()
+
+
+_LEDGER = "Does the ledger verify, and agree with checkpoints kept elsewhere?"
 
 
 def check(subject: Subject) -> list[Finding]:
@@ -95,7 +98,7 @@ def check(subject: Subject) -> list[Finding]:
     )
     ask(6, "Is the clock believed?", lambda n, q: _clock(subject, n, q))
     ask(7, "Does every footage served follow from a grant?", lambda n, q: _served(subject, n, q))
-    ask(8, "Does the ledger verify?", lambda n, q: _ledger(subject, n, q))
+    ask(8, _LEDGER, lambda n, q: _ledger(subject, n, q))
     ask(9, "Are private keys readable by their owner only?", lambda n, q: _private(subject, n, q))
     return [_answered(number, question, answer) for number, question, answer in questions]
 
@@ -292,8 +295,14 @@ def _grant_of(record: Record) -> Json:
 
 
 def _ledger(subject: Subject, number: int, question: str) -> Finding:
-    problems, records = subject.verify_ledger()
-    return _finding(number, question, problems, f"{records} records, chained and signed", "problems")
+    return ledger_finding(*subject.verify_ledger(), number, question)
+
+
+def ledger_finding(
+    problems: Sequence[str], looked_at: str, number: int = 8, question: str = _LEDGER
+) -> Finding:
+    """Answer whether a ledger verifies."""
+    return _finding(number, question, problems, looked_at, "problems")
 
 
 def _private(subject: Subject, number: int, question: str) -> Finding:

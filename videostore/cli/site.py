@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from videostore import app as composition
+from videostore.cli.ledger import Against
 from videostore.cli.output import (
     AsJson,
     SiteDir,
@@ -24,7 +25,7 @@ from videostore.cli.output import (
 from videostore.cli.status import status
 from videostore.config.follow import Followed
 from videostore.config.site import SETTINGS, Site
-from videostore.domain.errors import PromiseBroken
+from videostore.domain.errors import PromiseBroken, RequestInvalid
 from videostore.telemetry import configure_logging
 
 
@@ -83,12 +84,34 @@ def check(
     listing: Annotated[
         bool, typer.Option("--listing", help="Ask the store's listing alone: an auditor needs no more.")
     ] = False,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            "--ledger",
+            help="With --listing: judge by the policies in this copy of the ledger, not by the files.",
+        ),
+    ] = None,
+    public_key: Annotated[
+        str,
+        typer.Option("--public-key", help="ed25519:… that must have signed it; default: the key beside it."),
+    ] = "",
+    against: Against = None,
     site: SiteDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask every promise of the live site; exit code 70 if one does not hold."""
+    if (ledger is None and (public_key or (listing and against))) or (ledger and not listing):
+        raise RequestInvalid(
+            "--ledger goes with --listing, --public-key and --against with a ledger",
+            hint="Without --listing the site's own ledger is verified.",
+        )
     with composition.Parts(load_site(site)) as parts:
-        findings = composition.check_listing(parts) if listing else composition.check(parts)
+        if listing:
+            findings = composition.check_listing(
+                parts, ledger=ledger, public_key=public_key, against=against or []
+            )
+        else:
+            findings = composition.check(parts, against=against or [])
     if as_json:
         print_json([finding.to_json() for finding in findings])
     else:

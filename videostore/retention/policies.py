@@ -8,7 +8,7 @@ See docs/design/0014-who-is-kept-how-long.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from threading import Lock
 from typing import Any
@@ -94,13 +94,18 @@ class PoliciesOnRecord:
         loaded.append(_loaded(self._ledger().append(Event.POLICY_LOADED, actor=ACTOR, body=body)))
 
 
-def last_on_record(ledger: Ledger) -> Mapping[Kind, RetentionPolicy] | None:
-    """Return the policies that were loaded last, None unless there is one of each kind."""
-    found: dict[Kind, RetentionPolicy] = {}
-    for record in ledger.find(Event.POLICY_LOADED):
+def last_on_record(records: Iterable[Record]) -> Mapping[Kind, RetentionPolicy] | None:
+    """Return the policies that were loaded last, with what earlier ones leave of them, None unless there is
+    one of each kind. ``records`` are of ``policy.loaded``, in order."""
+    last: dict[Kind, RetentionPolicy] = {}
+    loaded: dict[Kind, list[Loaded]] = {kind: [] for kind in Kind}
+    for record in records:
         policy = RetentionPolicy.from_json(record.body)
-        found[policy.kind] = policy
-    return found if found.keys() == set(Kind) else None
+        last[policy.kind] = policy
+        loaded[policy.kind].append(_loaded(record))
+    if last.keys() != set(Kind):
+        return None
+    return {kind: policy.bounded(loaded[kind]) for kind, policy in last.items()}
 
 
 def _loaded(record: Record) -> Loaded:

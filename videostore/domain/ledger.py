@@ -222,7 +222,11 @@ def check_link(record: Record, *, previous: Sha256Hex, sequence: int) -> None:
             f"record {record.sequence} stands where {sequence} belongs: records are missing or reordered"
         )
     if record.previous != previous:
-        raise LedgerBroken(f"record {sequence} does not follow the record before it: one of them was altered")
+        raise not_following(sequence)
+
+
+def not_following(sequence: int) -> LedgerBroken:
+    return LedgerBroken(f"record {sequence} does not follow the record before it: one of them was altered")
 
 
 def _plain(value: Json) -> object:

@@ -42,23 +42,23 @@ def read_lines(path: Path, *, start: int = 0) -> Iterator[Line]:
 
     Raises LedgerBroken at the first line that is not a record, LedgerUnavailable if it cannot be read.
     """
-    for raw, end in _raw_lines(path, start):
-        yield _parse(raw, end)
+    for raw, end in raw_lines(path, start):
+        yield parse(raw, end)
 
 
 def find_lines(path: Path, events: Collection[Event]) -> Iterator[Line]:
     """Yield the records of these kinds. In canonical form their names stand in a line in one way only."""
     wanted = [b'"event":' + canonical(event.value) for event in events]
-    for raw, end in _raw_lines(path, 0):
+    for raw, end in raw_lines(path, 0):
         if any(name in raw for name in wanted):
-            line = _parse(raw, end)
+            line = parse(raw, end)
             if line.record.event in events:
                 yield line
 
 
 def read_checkpoints(path: Path) -> Iterator[Checkpoint | None]:
     """Yield the checkpoints of a file, a line each; None for a line that is none."""
-    for raw, _ in _raw_lines(path, 0):
+    for raw, _ in raw_lines(path, 0):
         try:
             yield Checkpoint.from_json(json.loads(raw))
         except (ValueError, LedgerBroken):
@@ -88,12 +88,13 @@ def append_line(path: Path, data: bytes, *, at: int) -> int:
 def whole_lines(path: Path) -> int:
     """Return the length of ``path`` without a line that was cut."""
     end = 0
-    for _, end in _raw_lines(path, 0):  # noqa: B007 - the last one counts
+    for _, end in raw_lines(path, 0):  # noqa: B007 - the last one counts
         pass
     return end
 
 
-def _raw_lines(path: Path, start: int) -> Iterator[tuple[bytes, int]]:
+def raw_lines(path: Path, start: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the whole lines from the offset ``start``, each with the offset after it."""
     try:
         with path.open("rb", buffering=_BUFFER_BYTES) as file:
             file.seek(start)
@@ -109,7 +110,8 @@ def _raw_lines(path: Path, start: int) -> Iterator[tuple[bytes, int]]:
         raise LedgerUnavailable(f"cannot read {path}: {error.strerror}") from error
 
 
-def _parse(raw: bytes, end: int) -> Line:
+def parse(raw: bytes, end: int) -> Line:
+    """Read one line, which ends at the offset ``end``. Raises LedgerBroken if it is no record."""
     try:
         fields = json.loads(raw)
         record, signature = Record.from_json(fields["record"]), fields["signature"]

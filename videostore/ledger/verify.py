@@ -9,16 +9,17 @@ the site cannot reach them, and give them here as ``outside``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from videostore.domain.errors import LedgerError
-from videostore.domain.ledger import CHECKPOINT_CONTEXT, GENESIS, RECORD_CONTEXT, Checkpoint, Json, check_link
+from videostore.domain.ledger import CHECKPOINT_CONTEXT, GENESIS, Checkpoint, Json, not_following
 from videostore.domain.merkle import Tree
 from videostore.domain.segment import Sha256Hex
-from videostore.ledger.lines import CHECKPOINTS, RECORDS, read_checkpoints, read_lines
+from videostore.ledger.examine import AT_ONCE, Examined, examined
+from videostore.ledger.lines import CHECKPOINTS, RECORDS, read_checkpoints
 from videostore.signing import verify as signed
-from videostore.signing import verify_canonical
 
 _SHOWN = 100
 
@@ -78,9 +79,9 @@ class _Pins:
                 self.count, size = self.count + 1, one.size
                 yield one
 
-    def compare(self, size: int, head: Sha256Hex, tree: Tree) -> None:
+    def compare(self, size: int, head: bytes, tree: Tree) -> None:
         while (pin := self._next) is not None and pin.size == size:
-            if (pin.head, pin.root) == (head, tree.root.hex()):
+            if (pin.head, pin.root) == (head.hex(), tree.root.hex()):
                 self.covered = size
             else:
                 self._problems.append(
@@ -96,34 +97,62 @@ class _Pins:
             )
 
 
-def verify(directory: Path, *, public_key: str, outside: Sequence[Checkpoint] = ()) -> Report:
+class _Walk:
+    """The ledger as far as it was read: one record after the other, each compared with what pins it."""
+
+    def __init__(self, pins: Sequence[_Pins]) -> None:
+        self._pins = pins
+        self.head, self.end, self.tree = GENESIS, 0, Tree()
+        self.first_at: str | None = None
+        self.last_at: str | None = None
+        for one in pins:
+            one.compare(0, bytes.fromhex(GENESIS), self.tree)
+
+    def follow(self, batch: Examined) -> None:
+        """Go on with ``batch``. Raises LedgerBroken if it does not follow what was read before."""
+        if not batch.leaves:
+            return
+        if batch.previous != self.head:
+            raise not_following(self.tree.size)
+        for leaf in batch.leaves:
+            self.tree.add(leaf)
+            for pins in self._pins:
+                pins.compare(self.tree.size, leaf, self.tree)
+        self.head, self.end = Sha256Hex(batch.leaves[-1].hex()), batch.end
+        self.first_at, self.last_at = self.first_at or batch.first_at, batch.last_at
+
+
+def verify(
+    directory: Path,
+    *,
+    public_key: str,
+    outside: Sequence[Checkpoint] = (),
+    processes: int | None = None,
+    at_once: int = AT_ONCE,
+) -> Report:
     """Verify the ledger in ``directory`` against ``public_key`` and the checkpoints kept elsewhere.
-    Memory does not grow with its length."""
+
+    Memory does not grow with its length. A long one is shared by several ``processes``, ``at_once`` records
+    for each; what is found does not depend on how many.
+    """
     problems: list[str] = []
     own = _Pins(read_checkpoints(directory / CHECKPOINTS), "checkpoint", public_key, problems)
     kept = sorted(outside, key=lambda one: one.size)
     others = _Pins(kept, "outside checkpoint", public_key, problems)
-    head, end, tree = GENESIS, 0, Tree()
-    first_at: str | None = None
-    last_at: str | None = None
+    walk = _Walk((own, others))
+    batches = examined(directory / RECORDS, public_key, processes=processes, at_once=at_once)
     try:
-        for pins in (own, others):
-            pins.compare(0, head, tree)
-        for line in read_lines(directory / RECORDS):
-            record = line.record
-            check_link(record, previous=head, sequence=tree.size)
-            valid = verify_canonical(line.data, line.signature, public=public_key, context=RECORD_CONTEXT)
-            if not valid and len(problems) < _SHOWN:
-                problems.append(f"record {record.sequence} is not signed by {public_key}")
-            leaf = line.leaf
-            head, end = Sha256Hex(leaf.hex()), line.end
-            tree.add(leaf)
-            for pins in (own, others):
-                pins.compare(tree.size, head, tree)
-            last_at = record.at.isoformat()
-            first_at = first_at or last_at
+        with closing(batches):
+            for batch in batches:
+                walk.follow(batch)
+                wrong = [f"record {number} is not signed by {public_key}" for number in batch.unsigned]
+                problems += wrong[: max(0, _SHOWN - len(problems))]
+                if batch.problem:
+                    problems.append(batch.problem)
+                    break
     except LedgerError as error:
         problems.append(str(error))
+    tree, end = walk.tree, walk.end
     for pins in (own, others):
         pins.finish(tree.size)
     torn = (directory / RECORDS).stat().st_size - end if (directory / RECORDS).exists() else 0
@@ -131,10 +160,10 @@ def verify(directory: Path, *, public_key: str, outside: Sequence[Checkpoint] = 
         problems.append("there are no records: a site's first record is written when it is made")
     return Report(
         records=tree.size,
-        head=head,
+        head=walk.head,
         root=Sha256Hex(tree.root.hex()),
-        first_at=first_at,
-        last_at=last_at,
+        first_at=walk.first_at,
+        last_at=walk.last_at,
         checkpoints=own.count,
         covered=own.covered,
         covered_outside=others.covered,

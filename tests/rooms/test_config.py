@@ -18,7 +18,7 @@ from videostore.config.credentials import resolve_credentials
 from videostore.config.durations import parse_duration, show_duration
 from videostore.config.follow import Followed
 from videostore.config.settings import RetentionFile
-from videostore.config.site import NewDirectory, Site, create_site
+from videostore.config.site import MOST_KEEPS, NewDirectory, Site, create_site
 from videostore.domain.camera import Camera
 from videostore.domain.errors import (
     CameraExists,
@@ -82,6 +82,18 @@ def test_of_what_applies_to_a_camera_the_shortest_counts(site):
     assert site.unknown_in_retention() == ["group roof", f"camera {gone}"]
     edit(site, RETENTION, "keep: 30d", "keep: 4d")
     assert site.retention()[Kind.VIDEO].shorter == {alone.id: 3 * DAY, gone: DAY / 2}
+
+
+@pytest.mark.parametrize("count", [MOST_KEEPS, MOST_KEEPS + 1])
+def test_there_is_an_end_to_how_many_keeps_a_site_can_have(site, count):
+    named = ", ".join(f"{uuid4()}: {number + 1}d" for number in range(count) for _ in range(2))
+    edit(site, RETENTION, "cameras: {}", f"cameras: {{{named}, {uuid4()}: 30d}}")
+    if count <= MOST_KEEPS:
+        assert len(site.retention()[Kind.VIDEO].series) == count + 1
+        return
+    with pytest.raises(ConfigInvalid, match="9 different times besides the site's; at most 8") as refused:
+        site.retention()
+    assert "the same keep" in refused.value.hint
 
 
 def test_the_schema_knows_the_ceilings():

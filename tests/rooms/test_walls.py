@@ -7,6 +7,7 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from threading import Event as Stop
+from uuid import UUID
 
 import pytest
 from botocore.exceptions import ClientError
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from tests.contracts.test_segment_store import put
 from tests.servers import CONFIGURED, ROLE_KEYS, until
 from videostore import telemetry
+from videostore.config.site import MOST_KEEPS
 from videostore.domain.errors import PromiseBroken
-from videostore.domain.retention import Kind, RetentionPolicy
-from videostore.domain.segment import KeyId, ObjectKey
+from videostore.domain.retention import Bound, Kind, Loaded, RetentionPolicy
+from videostore.domain.segment import KeyId, ObjectKey, Segment, Sha256Hex, Span
 from videostore.store.lifecycle import differences, expiry, rules
 from videostore.store.provision import make_identities, set_up
 from videostore.store.qualify import qualify, qualify_roles
@@ -26,7 +28,7 @@ from videostore.store.rights import ROLES
 from videostore.store.s3 import S3Store
 from videostore.store.walls import BREACHES, Wall, Walls
 
-DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=15)
+DAY, HOUR, MINUTE, SECOND = (timedelta(seconds=count) for count in (86400, 3600, 900, 1))
 VIDEO = RetentionPolicy(Kind.VIDEO, 30 * DAY, MINUTE, HOUR)
 ENTRY_EXIT = RetentionPolicy(Kind.ENTRY_EXIT, DAY, MINUTE, HOUR)
 NOW = datetime.now(UTC)
@@ -56,6 +58,42 @@ def test_there_is_a_rule_for_every_day_that_may_hold_something_and_for_a_year_to
     days = {rule["ID"].removeprefix("videostore-day-") for rule in RULES if "day-" in rule["ID"]}
     assert days == {f"{NOW.date() + number * DAY}" for number in range(-31, 366)}
     assert len(RULES) < 1000  # the most that S3 takes
+
+
+@given(
+    keep=st.timedeltas(min_value=2 * HOUR, max_value=30 * DAY).map(lambda keep: keep // SECOND * SECOND),
+    day=st.dates(min_value=date(2000, 1, 1), max_value=date(2100, 1, 1)),
+)
+def test_what_is_kept_for_less_has_a_rule_of_its_own_and_no_other_deletes_it(keep, day):
+    policy = replace(VIDEO, shorter={UUID(int=7): keep} if keep < VIDEO.keep else {})
+    last = datetime(day.year, day.month, day.day, 23, 30, tzinfo=UTC)
+    segment = Segment(UUID(int=7), Span(last, last + MINUTE), 1, HOUR, 9, Sha256Hex("ab" * 32), keep)
+    fitting = [
+        rule["Expiration"]["Date"]
+        for rule in rules(policy, ENTRY_EXIT, today=day, days_ahead=60)
+        if "day-" in rule["ID"] and segment.object_key.startswith(rule["Filter"]["Prefix"])
+    ]
+    if keep == VIDEO.keep:  # nobody is kept for less
+        assert fitting == []
+        return
+    assert len(fitting) == 1
+    assert timedelta(0) <= fitting[0] - policy.deadline(segment.key_id) < DAY
+
+
+def test_a_keep_that_nobody_has_any_more_keeps_its_rules_while_footage_of_it_is_there():
+    loaded = Loaded(NOW - 9 * DAY, 30 * DAY, {UUID(int=7): 7 * DAY}, "before")
+    for ended, there in ((NOW - 2 * DAY, True), (NOW - 32 * DAY, False)):
+        policy = replace(VIDEO, bounds=[Bound(ended, loaded)])
+        names = {rule["ID"] for rule in rules(policy, ENTRY_EXIT, today=NOW.date())}
+        assert (f"videostore-day-{(NOW - 3 * DAY).date()}-0604800" in names) is there
+
+
+def test_the_rules_of_as_many_keeps_as_a_site_can_have_fit_into_a_bucket():
+    many = replace(VIDEO, shorter={UUID(int=days): days * DAY for days in range(22, 22 + MOST_KEEPS)})
+    made = rules(many, ENTRY_EXIT, today=NOW.date())
+    assert len(made) <= 1000
+    wanted = {rule["ID"] for rule in rules(many, ENTRY_EXIT, today=NOW.date(), days_ahead=60)}
+    assert wanted < {rule["ID"] for rule in made}, "provisioned again once in a while, not every day"
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import Sha256Hex
 from videostore.durable import disk_errors, locked, remove_file, write_file
 
+MOST_KEEPS = 8
+"""Each costs a key an hour, and lifecycle rules. S3 takes a thousand: with eight they last two months."""
 SETTINGS = "videostore.yaml"
 ENVIRONMENT = "VIDEOSTORE_SITE"
 
@@ -81,6 +83,13 @@ class Site:
         for keep in (*video.groups.values(), *video.cameras.values()):
             RetentionPolicy(Kind.VIDEO, keep, video.lead, video.key_period)  # refuses what is too long
         shorter = {camera_id: keep for camera_id, keep in self._keeps(video).items() if keep < video.keep}
+        if (different := len(set(shorter.values()))) > MOST_KEEPS:
+            raise ConfigInvalid(
+                f"policies/retention.yaml: cameras are kept for {different} different times besides the "
+                f"site's; at most {MOST_KEEPS}",
+                hint="Each has keys of its own, made and destroyed every hour, and rules in the store. Give "
+                "cameras of a kind the same keep.",
+            )
         return {
             Kind.VIDEO: RetentionPolicy(Kind.VIDEO, video.keep, video.lead, video.key_period, shorter),
             Kind.ENTRY_EXIT: RetentionPolicy(

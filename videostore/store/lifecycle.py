@@ -11,15 +11,18 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from videostore.domain.presence import PRESENCE
-from videostore.domain.retention import RetentionPolicy
-from videostore.domain.segment import MICROSECOND, KeyId, day_prefix
+from videostore.domain.retention import FOREVER, RetentionPolicy
+from videostore.domain.segment import MICROSECOND, SECOND, SITE_KEEP, KeyId, day_prefix
 
 Rule = Mapping[str, Any]
 """As S3 writes it: ID, Status, Filter, and what it does."""
 
 OURS = "videostore-"
 DAYS_AHEAD = 365
-"""For how long the rules last without anybody who writes new ones. S3 takes a thousand."""
+"""For how long the rules last without anybody who writes new ones."""
+MOST_RULES = 1000
+"""S3 takes no more."""
+_OTHERS = ("age", "entry-exit", "leftovers")
 DAY = timedelta(days=1)
 _ACTIONS = (
     *("Expiration", "NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload"),
@@ -32,12 +35,15 @@ _MINIO = "AbortIncompleteMultipartUpload"
 def rules(
     video: RetentionPolicy, entry_exit: RetentionPolicy, *, today: date, days_ahead: int = DAYS_AHEAD
 ) -> list[Rule]:
-    """Return the rules for every capture day that may hold something, and for ``days_ahead`` days to come."""
-    first = today - video.keep - DAY
-    days = (today - first).days + 1 + days_ahead
+    """Return the rules for every capture day that may hold something, and for ``days_ahead`` days to come: of
+    the site, and of each shorter keep. Where those are too many for S3, for as many days as it takes."""
+    firsts = {keep: today - (keep or video.keep) - DAY for keep in _keeps(video, today)}
+    behind = sum((today - first).days + 1 for first in firsts.values())
+    ahead = min(days_ahead, (MOST_RULES - len(_OTHERS) - behind) // len(firsts))
     dated = [
-        _rule(f"day-{day}", day_prefix(day), Expiration={"Date": expiry(video, day)})
-        for day in (first + number * DAY for number in range(days))
+        _rule(f"day-{_day(day, keep)}", day_prefix(day, keep), Expiration={"Date": expiry(video, day, keep)})
+        for keep, first in firsts.items()
+        for day in (first + number * DAY for number in range((today - first).days + 1 + ahead))
     ]
     return [
         *dated,
@@ -53,10 +59,25 @@ def rules(
     ]
 
 
-def expiry(video: RetentionPolicy, day: date) -> datetime:
-    """Return the first midnight, UTC, at which nothing captured on ``day`` has a deadline to come."""
+def _keeps(video: RetentionPolicy, today: date) -> list[timedelta]:
+    """Return what objects of now may say of their keep: the site's, those of cameras, and those they had when
+    footage was sealed that is still there."""
+    shorter = set(video.shorter.values())
+    for bound in video.bounds:
+        if bound.until >= FOREVER or (bound.until + video.keep).date() >= today:
+            shorter |= set(bound.loaded.shorter.values())
+    return [SITE_KEEP, *sorted(shorter)]
+
+
+def _day(day: date, keep: timedelta) -> str:
+    return f"{day}-{keep // SECOND:07d}" if keep else f"{day}"
+
+
+def expiry(video: RetentionPolicy, day: date, keep: timedelta = SITE_KEEP) -> datetime:
+    """Return the first midnight, UTC, at which nothing captured on ``day`` under this keep has a deadline to
+    come."""
     end = datetime.combine(day + DAY, time(), UTC)
-    deadline = video.deadline(KeyId.covering(end - MICROSECOND, video.key_period))
+    deadline = video.deadline(KeyId.covering(end - MICROSECOND, video.key_period, keep))
     midnight = datetime.combine(deadline.date(), time(), UTC)
     return midnight if midnight == deadline else midnight + DAY
 

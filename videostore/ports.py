@@ -212,7 +212,11 @@ class Catalogue(Protocol):
         camera. Costs what it counts."""
 
     def totals(self) -> Totals:
-        """Return the sums."""
+        """Return the sums. Costs what is there: minutes where there are tens of millions."""
+
+    def of_hour(self, start: datetime) -> tuple[int, int]:
+        """Return how many live segments have a key that begins at ``start``, and their bytes. Costs what it
+        counts."""
 
 
 # --- keys ------------------------------------------------------------------------------------

@@ -314,7 +314,7 @@ class Lives(RuleBasedStateMachine):
             self.both(lambda one, key_id=key_id: (one.condemned(key_id), one.absent(key_id, ONE)))
             self.both(lambda one, key_id=key_id: one.cameras(key_id))
         self.both(lambda one: (one.last_end(ONE), one.oldest_key(TWO)))
-        self.both(lambda one: one.amounts(until=START + HOUR))
+        self.both(lambda one: (one.amounts(until=START + HOUR), one.of_hour(segment().key_id.start)))
 
 
 def test_every_history_agrees_with_the_model(make, request):
@@ -414,6 +414,7 @@ def steps(path, *, live):
             "oldest_key": lambda: catalogue.oldest_key(ONE),
             "oldest": catalogue.oldest,
             "leaving": catalogue.leaving,
+            "of_hour": lambda: catalogue.of_hour(one.key_id.start),
             "unfinished": catalogue.unfinished,
             "key_ids": lambda: catalogue.key_ids(until=START + 4 * HOUR),
             "condemn": lambda: catalogue.condemn(one.key_id, ONE),

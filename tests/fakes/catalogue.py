@@ -123,6 +123,10 @@ class MemoryCatalogue:
             if (sizes := [one.size_bytes for one in _of(there, key_id, camera)])
         ]
 
+    def of_hour(self, start: datetime) -> tuple[int, int]:
+        found = [one.size_bytes for one in self._in(LIVE) if one.key_id.start == start]
+        return len(found), sum(found)
+
     def totals(self) -> Totals:
         live = self._in(LIVE)
         return Totals(

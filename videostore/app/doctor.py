@@ -220,7 +220,7 @@ _LOOKS: Mapping[str, Callable[[Parts], str]] = {
     "versions": _versions,
     "ffmpeg": _ffmpeg,
     "store": lambda parts: f"answers, {len(parts.store.prefixes())} prefixes",
-    "catalogue": lambda parts: f"{parts.catalogue.totals().segments} segments",
+    "catalogue": lambda parts: f"answers, oldest footage {parts.catalogue.oldest() or 'none'}",
     "hour keys": _keys,
     "master key": lambda parts: try_out(parts.master_key),
     "ledger": lambda parts: f"{sum(1 for _ in parts.ledger.records())} records",

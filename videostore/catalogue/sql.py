@@ -215,6 +215,14 @@ class SqlCatalogue:
                 newest=None if newest is None else _moment(newest),
             )
 
+    def of_hour(self, start: datetime) -> tuple[int, int]:
+        query = sa.select(sa.func.count(), sa.func.sum(SEGMENTS.c.size_bytes))
+        with self._transaction() as connection:
+            count, size_bytes = connection.execute(
+                query.where(_is(SegmentState.LIVE), KEY[0] == _us(start))
+            ).one()
+        return count, int(size_bytes or 0)
+
     # --- going out ---
 
     def key_ids(self, *, until: datetime) -> list[KeyId]:

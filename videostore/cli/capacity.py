@@ -49,7 +49,7 @@ def plan_capacity(
     print_rows(shown, as_json=False, empty="")
     console.print()
     for line in advice(wanted):
-        console.print(f"- {line}", markup=False, soft_wrap=True)
+        console.print(f"- {line}", markup=False)
     console.print(f"Measure your own hardware: {INGEST}", markup=False, soft_wrap=True, style="dim")
 
 
@@ -65,4 +65,5 @@ def _show(need: Need) -> str:
         return show_size(need.value) + need.unit.removeprefix("bytes")
     if need.unit == "bit/s":
         return f"{need.value / 1e6:,.0f} Mbit/s"
-    return f"{need.value:,.1f} {need.unit}" if need.value < 100 else f"{need.value:,.0f} {need.unit}"
+    digits = 0 if need.value >= 100 or float(need.value).is_integer() else 1
+    return f"{need.value:,.{digits}f} {need.unit}"

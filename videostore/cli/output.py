@@ -82,6 +82,13 @@ def cell(value: Any) -> Text:
             return Text(str(value))
 
 
+def cut(text: Text) -> Text:
+    """Have ``text`` give way where a line of a terminal is too narrow, instead of going on in the next."""
+    if console.is_terminal:
+        text.no_wrap, text.overflow = True, "ellipsis"
+    return text
+
+
 def show_time(moment: datetime) -> str:
     """Return a time with its zone, to the second."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

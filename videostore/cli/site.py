@@ -9,6 +9,7 @@ from threading import Event
 from typing import Annotated
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from videostore import app as composition
@@ -18,9 +19,9 @@ from videostore.cli.output import (
     SiteDir,
     cell,
     console,
+    cut,
     load_site,
     print_json,
-    print_rows,
 )
 from videostore.cli.status import status
 from videostore.config.follow import Followed
@@ -136,10 +137,24 @@ def check(
 
 
 def doctor(*, site: SiteDir = None, as_json: AsJson = False) -> None:
-    """Look for what is wrong with this machine's set-up; exit code 70 if something is."""
-    place: Site = load_site(site)
-    rows = composition.diagnose(place)
-    print_rows(rows, as_json=as_json, empty="")
+    """Look for what is wrong with this machine's set-up; exit code 70 if something is.
+
+    What is wrong comes first, with how it is mended.
+    """
+    rows = composition.diagnose(load_site(site))
     bad = [row for row in rows if not row["ok"]]
+    if as_json:
+        print_json(rows)
+    else:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        for row in sorted(rows, key=lambda row: bool(row["ok"])):
+            wrong = Text.assemble((row["answer"], "bold red"), f"\n-> {row['hint']}")
+            table.add_row(cell(row["ok"]), row["what"], cut(cell(row["answer"])) if row["ok"] else wrong)
+        console.print(table)
     if bad:
-        raise PromiseBroken(f"{bad[0]['what']}: {bad[0]['answer']}", hint=str(bad[0]["hint"]))
+        raise PromiseBroken(
+            f"{len(bad)} of {len(rows)} looks found something wrong",
+            hint="Each line with an arrow says how it is mended.",
+        )

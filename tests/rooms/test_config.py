@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from videostore.domain.errors import (
     CredentialsInvalid,
     KeepTooLong,
     SiteBusy,
+    SiteError,
     SiteExists,
     SiteMissing,
     SiteTooNew,
@@ -158,6 +160,14 @@ def test_a_slip_of_the_pen_is_answered_with_the_word_that_was_meant(site):
 def test_what_is_no_site_is_said(tmp_path):
     with pytest.raises(SiteMissing, match="not a videostore site"):
         Site.load(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused, and only root can give a file away")
+def test_root_is_refused_where_the_roles_could_not_read_what_it_writes(site):
+    os.chown(site.root, pwd.getpwnam("nobody").pw_uid, -1)
+    with pytest.raises(SiteError, match="belongs to the user nobody") as caught:
+        Site.load(site.root)
+    assert "runuser -u nobody" in caught.value.hint
 
 
 def test_an_existing_directory_is_never_overwritten(tmp_path):

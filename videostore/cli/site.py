@@ -56,7 +56,7 @@ def init(
     console.print(f"made the site {directory}", markup=False)
     console.print(
         f"Next:\n"
-        f"  export VIDEOSTORE_SITE={directory}\n"
+        f"  export VIDEOSTORE_SITE={directory.absolute()}\n"
         f"  videostore camera add NAME rtsp://HOST/PATH --credentials-file secrets/NAME\n"
         f"  videostore run all",
         markup=False,

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
+import segno
 import typer
 
 from videostore import app as composition
@@ -307,3 +308,5 @@ def _show_login(place: Site, what: str, staff_id: str, secret: str, *, as_json: 
             markup=False,
             soft_wrap=True,
         )
+        if console.is_terminal:
+            segno.make(address, error="l").terminal(compact=True)

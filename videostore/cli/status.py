@@ -94,13 +94,13 @@ def _summary(facts: Mapping[str, Any]) -> RenderableType:
     table.add_row(
         "footage",
         stored,
-        f"oldest {_ago(footage['oldest'], at)}, next gone in {_in(footage['next_due'], at)}",
+        f"oldest {_ago(footage['oldest'], at)}, next gone {_in(footage['next_due'], at)}",
     )
     overdue = "-" if footage["overdue"] is None else f"{footage['overdue']:.0f}"
     leaving = f"{footage['condemned']:,} on their way out"
     table.add_row("deletion", leaving, f"{overdue} overdue, last sweep {_ago(facts['last_sweep'], at)}")
     living = f"{keys['live']} live, {keys['destroyed']} destroyed"
-    table.add_row("keys", living, f"made for the next {_in(keys['ahead_until'], at)}")
+    table.add_row("keys", living, f"the last ends {_in(keys['ahead_until'], at)}")
     held = f"{show_size(facts['spool_bytes'])} of {show_size(facts['spool_limit_bytes'])}"
     table.add_row("spool", held, f"oldest {_ago(facts['waits_since'], at)}")
     disks = ", ".join(
@@ -138,7 +138,7 @@ def _ago(moment: datetime | None, now: datetime) -> str:
 
 
 def _in(moment: datetime | None, now: datetime) -> str:
-    return _length(moment - now) if moment else "-"
+    return f"in {_length(moment - now)}" if moment else "-"
 
 
 def _length(length: timedelta) -> str:

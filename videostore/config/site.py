@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -35,7 +36,7 @@ from videostore.config.settings import AccessFile, RetentionFile, SiteSettings, 
 from videostore.domain.access import AccessPolicy
 from videostore.domain.breach import WatchPolicy
 from videostore.domain.camera import CameraId
-from videostore.domain.errors import ConfigInvalid, SiteExists, SiteMissing
+from videostore.domain.errors import ConfigInvalid, SiteError, SiteExists, SiteMissing
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import Sha256Hex
 from videostore.durable import disk_errors, locked, remove_file, write_file
@@ -58,13 +59,15 @@ class Site:
         """Read and validate everything of the site that is configuration; without ``whole`` the settings
         alone, for retention goes on when another file is broken.
 
-        Raises SiteMissing, SiteTooNew, ConfigInvalid or KeepTooLong.
+        Raises SiteMissing, SiteTooNew, ConfigInvalid, KeepTooLong, or SiteError to root in a site of another
+        user.
         """
         if not (root / SETTINGS).is_file():
             raise SiteMissing(
                 f"{root} is not a videostore site: it has no {SETTINGS}",
                 hint=f"Make one with `videostore init DIR`, or name one with --site or {ENVIRONMENT}.",
             )
+        _must_be_of_this_user(root)
         site = cls(root.absolute(), read_yaml(root / SETTINGS, SiteSettings))
         if whole:
             site.retention()
@@ -190,6 +193,18 @@ class Site:
                 os.kill(facts["pid"], 0)
                 roles[path.stem] = facts
         return roles
+
+
+def _must_be_of_this_user(root: Path) -> None:
+    """What root writes here belongs to root: the roles, which run as somebody else, could not read it."""
+    owner = root.stat().st_uid
+    if os.geteuid() == 0 and owner != 0:
+        with suppress(KeyError):
+            owner_name = pwd.getpwuid(owner).pw_name
+            raise SiteError(
+                f"{root} belongs to the user {owner_name}, and you are root",
+                hint=f"Type it as that user: runuser -u {owner_name} -- … (docs/guide/install.md).",
+            )
 
 
 def create_site(root: Path, *, name: str, overrides: Mapping[str, str] | None = None) -> None:

@@ -46,8 +46,11 @@ class Browser:
 
 
 @contextmanager
-def chromium(driver: str, profile: Path) -> Iterator[Browser]:
-    """Start a browser with a profile of its own, and end it whatever happens."""
+def chromium(driver: str, profile: Path, *, trusts: str = "") -> Iterator[Browser]:
+    """Start a browser with a profile of its own, and end it whatever happens.
+
+    ``trusts`` is the SHA-256 (base64) of the public key of a server whose authority it does not know.
+    """
     command = [driver, "--port=0"]
     environment = {**os.environ, "HOME": str(profile)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -57,7 +60,8 @@ def chromium(driver: str, profile: Path) -> Iterator[Browser]:
                 for line in process.stdout
                 if (found := re.search(r"successfully on port (\d+)", line))
             )
-            options = {"args": [*_OPTIONS, f"--user-data-dir={profile}"]}
+            trust = [f"--ignore-certificate-errors-spki-list={trusts}"] if trusts else []
+            options = {"args": [*_OPTIONS, *trust, f"--user-data-dir={profile}"]}
             capabilities = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}
             url = f"http://127.0.0.1:{port}/session"
             answer = httpx.post(url, json={"capabilities": capabilities}, timeout=60).json()["value"]

@@ -40,6 +40,8 @@ client_module_path = "/usr/lib/glewlwyd/client"
 user_auth_scheme_module_path = "/usr/lib/glewlwyd/scheme"
 plugin_module_path = "/usr/lib/glewlwyd/plugin"
 use_secure_connection = 0
+static_files_path = "/usr/share/glewlwyd/webapp/"
+static_files_mime_types = ({{ extension = ".html"; mime_type = "text/html"; }});
 hash_algorithm = "SHA512"
 database = {{ type = "sqlite3"; path = "{directory}/db"; }};
 """
@@ -72,18 +74,17 @@ class Glewlwyd:
         """Make the plugin of OpenID Connect, a client, and the user alice."""
         self._ask(self._admin, "POST", "/auth/", {"username": "admin", "password": "password"})
         self._ask(self._admin, "POST", "/mod/plugin/", self._plugin())
-        self._ask(self._admin, "POST", "/client/", {
-            "client_id": CLIENT, "name": CLIENT, "enabled": True, "confidential": True,
-            "client_secret": SECRET, "redirect_uri": [CALLBACK], "scope": ["openid"],
-            "authorization_type": ["code", "device_authorization"],
-            "token_endpoint_auth_method": ["client_secret_basic"],
-        })  # fmt: skip
+        self._ask(self._admin, "POST", "/client/", self._client(CALLBACK))
         self._ask(self._admin, "POST", "/user/", {
             "username": "alice", "password": PASSWORD, "enabled": True, "scope": ["openid", "g_profile"],
         })  # fmt: skip
 
     def close(self) -> None:
         self._admin.close()
+
+    def send_back_to(self, callback: str) -> None:
+        """Send browsers back to another gate."""
+        self._ask(self._admin, "PUT", f"/client/{CLIENT}", self._client(callback))
 
     def rotate_keys(self) -> None:
         """Sign with a new key, and forget the old one."""
@@ -96,6 +97,14 @@ class Glewlwyd:
             self._ask(browser, "POST", "/auth/", {"username": "alice", "password": PASSWORD})
             self._ask(browser, "PUT", f"/auth/grant/{CLIENT}", {"scope": "openid"})
             return browser.get(f"{address}&g_continue=").headers["location"]
+
+    def _client(self, callback: str) -> dict[str, object]:
+        return {
+            "client_id": CLIENT, "name": CLIENT, "enabled": True, "confidential": True,
+            "client_secret": SECRET, "redirect_uri": [callback], "scope": ["openid"],
+            "authorization_type": ["code", "device_authorization"],
+            "token_endpoint_auth_method": ["client_secret_basic"],
+        }  # fmt: skip
 
     def _plugin(self) -> dict[str, object]:
         key = RSAKey.generate_key(2048)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from datetime import UTC, datetime
+
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
 
 from tests.browser import chromium
-from tests.conftest import program
-from tests.rooms.test_gate import CAMERAS
+from tests.conftest import missing, program
+from tests.provider import CLIENT, PASSWORD, glewlwyd, is_installed
+from tests.rooms.test_oidc import browse, settings
 from tests.rooms.test_playback import HOLE, Lobby, listening
-from tests.servers import until
+from tests.servers import free_ports, until
 from videostore.domain.ledger import Event
-from videostore.gate.api import create_api
+from videostore.gate.certificates import OwnCertificate
+from videostore.gate.oidc import Provider
+from videostore.signing import SigningKey
 
 FILL = """
 const form = document.forms[arguments[0]];
@@ -30,15 +39,31 @@ return {frames: video?.getVideoPlaybackQuality().totalVideoFrames ?? 0, width: v
 
 @pytest.fixture(scope="module")
 def lobby(tmp_path_factory):
+    """A gate with the site's own certificate and a provider of identities."""
     house = Lobby(tmp_path_factory.mktemp("lobby"))
-    api = create_api(house.gate, find_camera=CAMERAS.__getitem__, all_cameras=lambda: list(CAMERAS.values()))
-    with listening(api) as house.url:
-        yield house
+    tls = OwnCertificate("headquarters", ["127.0.0.1"], house.root)
+    tls.renew(now=datetime.now(UTC))
+    key = load_pem_x509_certificate(tls.certificate.read_bytes()).public_key()
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    house.public_key = base64.b64encode(hashlib.sha256(spki).digest()).decode()
+    if not is_installed():
+        missing("Glewlwyd is not installed: apt-get install glewlwyd")
+    with glewlwyd(tmp_path_factory.mktemp("glewlwyd")) as house.server:
+        (port,) = free_ports(1)
+        callback = f"https://127.0.0.1:{port}/v1/oidc/callback"
+        house.server.send_back_to(callback)
+        chosen = settings(house.server, redirect_uri=callback)
+        house.provider = Provider(chosen, now=lambda: datetime.now(UTC))
+        house.gate = house.new_gate(provider=house.provider)
+        how = {"port": port, "certificate": tls.certificate, "key": tls.key}
+        with listening(house.api(), **how) as house.url:
+            yield house
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(program("chromedriver"), tmp_path_factory.mktemp("profile")) as window:
+def browser(lobby, tmp_path_factory):
+    profile = tmp_path_factory.mktemp("profile")
+    with chromium(program("chromedriver"), profile, trusts=lobby.public_key) as window:
         yield window
 
 
@@ -89,3 +114,38 @@ def test_an_officer_hears_what_was_recorded_with_sound(lobby, browser):
     until(heard, seconds=60, why=lambda: str(browser.run(SEEN)))
     browser.run("document.querySelector('figure button').click()")
     assert browser.run("return document.querySelector('video').muted") is False
+
+
+AGREES = """
+const ask = (method, path, body) => fetch(`/api${path}`,
+  {method, headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)});
+return ask("POST", "/auth/", {username: "alice", password: arguments[0]})
+  .then(() => ask("PUT", `/auth/grant/${arguments[1]}`, {scope: "openid"})).then((answer) => answer.status);
+"""
+"""What the provider's own pages do when a person logs in there and agrees."""
+
+
+def test_an_officer_logs_in_by_the_organisation(lobby, browser):
+    lobby.clock.at = max(lobby.clock.at, datetime.now(UTC))  # a browser knows when a cookie ends
+    key = lobby.person_keys["dora"] = SigningKey.create(lobby.root / "dora.key")
+    identity = lobby.provider.finish(**browse(lobby.provider, lobby.server))
+    lobby.staff.add("dora", department="DSS", public_key=key.public, identity=identity)
+    lobby.admit("dora")
+    browser.open(lobby.server.issuer.replace("/api/oidc", "/config"))
+    assert browser.run(AGREES, PASSWORD, CLIENT) == 200
+    browser.open(lobby.url)
+    until(lambda: browser.run(SHOWN, "provider"), seconds=30, why=lambda: "no way to the provider")
+    browser.run("document.querySelector('#provider a').click()")
+    waits = "return location.pathname === '/login.html'"
+    until(lambda: browser.run(waits), seconds=30, why=lambda: browser.run("return location.href"))
+    browser.run("location = new URLSearchParams(location.search).get('callback_url') + '&g_continue='")
+    shows = "return document.getElementById('why')?.checkVisibility() === true"
+    until(lambda: browser.run(shows), seconds=30, why=lambda: browser.run("return location.href"))
+    assert browser.run("return location.href") == f"{lobby.url}/"
+    assert "videostore" not in browser.run("return document.cookie")
+    assert [one["by"] for one in lobby.events(Event.LOGIN)][-1] == "oidc"
+    browser.run("document.getElementById('logout').click()")
+    until(lambda: browser.run(SHOWN, "login"), seconds=30, why=lambda: str(browser.run(SEEN)))
+    browser.open(lobby.url)
+    until(lambda: browser.run(SHOWN, "provider"), seconds=30, why=lambda: "no way to the provider")
+    assert browser.run("return fetch('/v1/whoami').then((answer) => answer.status)") == 401

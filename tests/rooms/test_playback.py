@@ -49,13 +49,13 @@ def movies(seconds, width=WIDTH, height=HEIGHT, *, heard=None):
 
 
 @contextmanager
-def listening(api):
-    """Serve as the gate does, and yield the address."""
+def listening(api, **how):
+    """Serve as the gate does, and yield the address. ``how``: a port, a certificate and its key."""
     stop, found = Stop(), []
     thread = Thread(
         target=serve,
         args=[api],
-        kwargs={"host": "127.0.0.1", "port": 0, "started": found.append, "stop": stop},
+        kwargs={"host": "127.0.0.1", "port": 0, "started": found.append, "stop": stop, **how},
     )
     thread.start()
     try:
@@ -294,6 +294,11 @@ def test_a_contact_sheet_shows_a_span_and_its_holes(lobby, alice):
     upper, lower = image[:150], image[180 + 110 : 180 + 150]
     assert (upper.mean() > 60, lower.mean() < 40) == (True, True)
     assert lobby.events(Event.SERVED)[-1]["frames"] == 4
+    serving = view(
+        alice, START + SECOND / 2, START + 2 * SECOND
+    )  # nothing that begins at its beginning leaves
+    answer = alice.post(f"/v1/servings/{serving['serving_id']}/sheet", json={"columns": 1, "rows": 1})
+    assert shows(answer.content) >= GOP
 
 
 # --- search ---

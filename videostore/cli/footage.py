@@ -32,6 +32,7 @@ from videostore.cli.access import (
 from videostore.cli.client import GateClient, Session
 from videostore.cli.output import AsJson, console, errors, print_json, print_rows, show_size, show_time
 from videostore.cli.times import parse_time
+from videostore.domain import cmaf
 from videostore.domain.access import Mode
 from videostore.domain.errors import FootageDeleted, ObjectMissing, RequestInvalid
 from videostore.durable import disk_errors
@@ -112,11 +113,21 @@ def play(
         span = {} if request else read_span(when, start, end)
         grant = granted(client, camera, span, Mode.VIEW, incident, request)
         servings = [client.post(f"/v1/grants/{grant}/viewings", {"camera": one}) for one in camera]
+        for one in servings:
+            if not one["parts"]:
+                raise RequestInvalid(
+                    f"there is no footage of {one['camera']} in that span",
+                    hint="`videostore search` shows what is.",
+                )
         if not (url or as_json or sys.stdout.isatty()):
             _pipe(client, servings)
             return
         addresses = [
-            {**client.post(f"/v1/servings/{one['serving_id']}/ticket"), "camera": one["camera"]}
+            {
+                **client.post(f"/v1/servings/{one['serving_id']}/ticket"),
+                "camera": one["camera"],
+                "start": one["parts"][0]["start"],
+            }
             for one in servings
         ]
         for one in addresses:
@@ -163,10 +174,11 @@ def snapshot(
         grant = granted(client, [camera], span, Mode.VIEW, incident, "")
         serving = client.post(f"/v1/grants/{grant}/viewings", {"camera": camera})
         with client.stream(f"/v1/servings/{serving['serving_id']}/{path}", body) as answer:
-            picture = answer.read()
+            picture, captured = answer.read(), answer.headers.get("X-Captured-At")
         with disk_errors(output), output.open("xb") as file:
             file.write(picture)
-    console.print(f"{output}: {show_size(len(picture))}", markup=False, soft_wrap=True)
+    when = f", captured at {show_time(read_time(captured))}" if captured else ""
+    console.print(f"{output}: {show_size(len(picture))}{when}", markup=False, soft_wrap=True)
 
 
 _AROUND = timedelta(seconds=15)
@@ -179,21 +191,49 @@ def _player() -> list[str] | None:
         return None
     authority = Session.load().ca_file
     if mpv := shutil.which("mpv"):
-        return [mpv, "--ytdl=no", "--force-window", *([f"--tls-ca-file={authority}"] if authority else [])]
+        return [mpv, *_MPV, *([f"--tls-ca-file={authority}"] if authority else [])]
     if ffplay := shutil.which("ffplay"):
         return [ffplay, "-v", "error", "-autoexit", *(["-ca_file", authority] if authority else [])]
     return None
 
 
+_MPV = (
+    "--ytdl=no",
+    "--force-window",
+    "--quiet",
+    "--msg-level=all=error",
+    "--cache-on-disk=no",
+    "--save-position-on-quit=no",
+)
+_QUIT_BY_SIGNAL = 4
+"""How mpv ends where somebody ended it."""
+
+
 def _watch(player: list[str], addresses: list[dict[str, Any]]) -> None:
     """Show each camera in a window of its own, until all are closed. The addresses work once."""
-    title = "-window_title" if Path(player[0]).name == "ffplay" else "--title"
     running = []
-    for one in addresses:
-        name = [title, one["camera"]] if title.startswith("-w") else [f"{title}={one['camera']}"]
-        running.append(subprocess.Popen([*player, *name, one["url"]]))  # noqa: S603 - the person's player
-    for process in running:
-        process.wait()
+    for number, one in enumerate(addresses):
+        title = f"{one['camera']} from {show_time(read_time(one['start']))}"
+        if Path(player[0]).name == "ffplay":
+            words = ["-window_title", title]
+        else:
+            words = [f"--title={title}", *_place(number, len(addresses))]
+        running.append(subprocess.Popen([*player, *words, one["url"]]))  # noqa: S603 - the person's player
+    ended = {process.wait() for process in running} - {0, _QUIT_BY_SIGNAL}
+    if ended:
+        errors.print(f"{player[0]} ended with {max(ended)}; --url gives an address for another", markup=False)
+        raise typer.Exit(1)
+
+
+def _place(number: int, count: int) -> list[str]:
+    """Return where a window of several stands: beside the others, two in a row, or three from five on."""
+    if count == 1:
+        return []
+    columns = 2 if count <= 4 else 3
+    rows = -(-count // columns)
+    row, column = divmod(number, columns)
+    at = f"+{100 * column // (columns - 1)}%+{100 * row // max(1, rows - 1)}%"
+    return [f"--geometry={100 // columns}%x{100 // max(rows, 2)}%{at}"]
 
 
 def _pipe(client: GateClient, servings: list[dict[str, Any]]) -> None:
@@ -207,7 +247,7 @@ def _pipe(client: GateClient, servings: list[dict[str, Any]]) -> None:
 
 def watched(client: GateClient, playlist: str) -> Iterator[bytes]:
     """Yield what a player shows, part by part as it is played: one fragmented MP4."""
-    init = b""
+    init, number = b"", 0
     for part in _parts(client, playlist):
         try:
             own = client.fetch(part.replace(".m4s", ".init.mp4"))
@@ -219,10 +259,12 @@ def watched(client: GateClient, playlist: str) -> Iterator[bytes]:
             raise RequestInvalid(
                 "the picture changes its format here", hint="Ask for the footage after it separately."
             )
-        yield media if init else own + media
+        if not init:
+            yield own
+        for one in cmaf.parse(own + media).fragments:
+            number += 1
+            yield one.moved(start=one.start, number=number).data
         init = own
-    if not init:
-        raise RequestInvalid("there is no footage in that span", hint="`videostore search` shows what is.")
 
 
 def _parts(client: GateClient, playlist: str) -> Iterator[str]:

@@ -59,7 +59,8 @@ class Pictures:
     def sheet(self, serving: Serving, *, columns: int, rows: int) -> bytes:
         """Return one JPEG with pictures at even distances over the span, each with its time of day."""
         span, count = serving.grant.request.span, columns * rows
-        moments = [span.start + span.duration * number / count for number in range(count)]
+        starts = [span.start + span.duration * number / count for number in range(count)]
+        moments = [_begin(serving, Span(start, start + span.duration / count)) for start in starts]
         seen = [self._look(serving, at, exactly=False) for at in moments]
         self._record(serving, [one for one in seen if one is not None])
         tiles = [
@@ -89,6 +90,12 @@ class Pictures:
     def _record(self, serving: Serving, seen: Sequence[Seen]) -> None:
         spans = [Span(one.at, one.at + MICROSECOND) for one in seen]
         self._footage.record_served(serving, [one.segment for one in seen], spans, len(seen))
+
+
+def _begin(serving: Serving, slot: Span) -> datetime:
+    """Return from when on there is footage in a slot; its start if there is none."""
+    parts = (one.span.intersection(slot) for one in serving.parts)
+    return min((one.start for one in parts if one is not None), default=slot.start)
 
 
 def _fragment(piece: Piece, at: datetime) -> tuple[cmaf.Fragment, datetime] | None:

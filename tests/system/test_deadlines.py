@@ -7,6 +7,9 @@ import re
 import shutil
 import uuid
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 from botocore.exceptions import ClientError
@@ -17,8 +20,9 @@ from videostore.app import Parts
 from videostore.app.deadlines import check_listing
 from videostore.app.recorder import recording_of
 from videostore.config.site import Site
-from videostore.domain.errors import PromiseBroken
-from videostore.domain.ledger import canonical
+from videostore.domain.clock import Doubt
+from videostore.domain.errors import PromiseBroken, RequestInvalid
+from videostore.domain.ledger import Event, canonical
 from videostore.domain.retention import Kind
 from videostore.domain.segment import KeyId, Span
 from videostore.recorder.spool import facts_of
@@ -137,6 +141,47 @@ def test_the_status_says_how_old_the_oldest_footage_is_and_that_something_is_lat
     done = videostore("retention", "status", "--json", site=site)
     assert done.returncode == PromiseBroken.exit_code
     assert json.loads(done.stdout)["oldest_footage_age_seconds"] >= 2592000
+
+
+@pytest.fixture
+def wrong_clock(tmp_path):
+    """A site whose store refuses everything and says that it is two hours later."""
+
+    class Store(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response_only(403)
+            self.send_header("Date", formatdate(datetime.now(UTC).timestamp() + 7200, usegmt=True))
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        site = make_site(tmp_path / "site")
+        settings = {"kind": "s3", "endpoint": f"http://127.0.0.1:{server.server_port}", "bucket": "wrong",
+                    "credentials": "file:secrets/s3"}  # fmt: skip
+        (site / "videostore.yaml").write_text(f"version: 1\nsite: test\nstore: {json.dumps(settings)}\n")
+        (site / "secrets" / "s3").write_text("access:secret\n")
+        (site / "secrets" / "s3").chmod(0o600)
+        yield site
+        server.shutdown()
+
+
+def test_an_operator_overrules_a_store_whose_clock_is_wrong_by_name_and_on_record(wrong_clock):
+    confirm = ("retention", "confirm-clock", "--yes")
+    refused = videostore(*confirm, site=wrong_clock)
+    assert refused.returncode == RequestInvalid.exit_code
+    assert "the store" in refused.stderr
+    assert "--overrule-store" in refused.stderr
+    assert "confirmed" in said(*confirm, "--overrule-store", site=wrong_clock)
+    with Parts(Site.load(wrong_clock)) as parts:
+        (record,) = parts.ledger.find(Event.CLOCK_CONFIRMED)
+        host, store = (datetime.fromisoformat(str(record.body[name])) for name in ("host", "store"))
+        assert abs(store - host - 2 * HOUR) < timedelta(minutes=1)
+        reading = parts.clock.read()
+        assert reading.doubt is Doubt.WITNESS_DISAGREES
+        assert reading.earliest < store - HOUR < reading.latest, "destroyed by the host, opened by the later"
 
 
 def test_an_auditor_with_the_right_to_list_alone_judges_the_store(s3_server, tmp_path):

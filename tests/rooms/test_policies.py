@@ -47,7 +47,11 @@ class Office:
 
     def start(self) -> None:
         self.policies = PoliciesOnRecord(
-            lambda: self.wanted, ledger=self._ledger, clock=self.clock, elapsed=lambda: self.elapsed
+            lambda: self.wanted,
+            ledger=self._ledger,
+            clock=self.clock,
+            waiting=self.root / "waiting.json",
+            elapsed=lambda: self.elapsed,
         )
 
     def _ledger(self) -> FileLedger:
@@ -133,6 +137,27 @@ def test_nothing_loosens_until_the_ledger_says_so_and_what_is_shorter_counts_at_
     assert office.video().deadline(hour(START), camera_id=camera) == hour(START).start + WEEK
     loaded = [record.body for record in office.ledger.find(Event.POLICY_LOADED)]
     assert [len(body["shorter_us"]) for body in loaded if body["kind"] == Kind.VIDEO] == [1, 1]
+
+
+@pytest.mark.parametrize("dies", [True, False], ids=["the process dies", "it lives on"])
+def test_a_tightening_taken_back_while_the_ledger_refuses_was_in_force_all_the_same(office, dies):
+    office.video()
+    office.down = True
+    for changes in ({"keep": WEEK}, {}):
+        office.set(**changes)
+        assert office.video().deadline(hour(START)) == hour(START).start + WEEK
+        if dies:
+            office.start()
+    office.down = False
+    office.elapsed += 60
+    later = hour(START + 2 * HOUR)
+    assert office.video().deadline(hour(START)) == hour(START).start + WEEK
+    assert office.video().deadline(later) == later.start + 30 * DAY
+    keeps = [
+        one.body["keep_us"] for one in office.ledger.find(Event.POLICY_LOADED) if one.body["kind"] == "video"
+    ]
+    assert [keep / (DAY / timedelta(microseconds=1)) for keep in keeps] == [30, 7, 30]
+    assert not (office.root / "waiting.json").exists()
 
 
 def test_while_the_clock_is_in_doubt_only_what_is_shorter_goes_on_record(office):

@@ -81,7 +81,12 @@ class Parts:
                 last_on_record(self.ledger.find(Event.POLICY_LOADED)) if self.role == "retention" else None
             ),
         )
-        return PoliciesOnRecord(wanted, ledger=lambda: self.ledger, clock=self.clock)
+        return PoliciesOnRecord(
+            wanted,
+            ledger=lambda: self.ledger,
+            clock=self.clock,
+            waiting=root / "ledger" / "policies-waiting.json",
+        )
 
     def policy(self, kind: Kind) -> Callable[[], RetentionPolicy]:
         return lambda: self.policies()[kind]

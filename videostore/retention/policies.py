@@ -7,17 +7,20 @@ See docs/design/0014-who-is-kept-how-long.md.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from threading import Lock
 from typing import Any
 from uuid import UUID
 
-from videostore.domain.errors import VideostoreError
-from videostore.domain.ledger import Event, Json, Record
-from videostore.domain.retention import Kind, Loaded, RetentionPolicy
+from videostore.domain.errors import DiskError, VideostoreError
+from videostore.domain.ledger import Event, Json, Record, canonical
+from videostore.domain.retention import FOREVER, Kind, Loaded, RetentionPolicy
 from videostore.domain.segment import MICROSECOND
+from videostore.durable import remove_file, write_file
 from videostore.ports import Clock, Ledger
 from videostore.retention.report import ACTOR, log
 
@@ -28,7 +31,8 @@ class PoliciesOnRecord:
     """Asks ``wanted`` each time, and the ledger when that changed.
 
     While the clock is in doubt, or the ledger cannot be asked or written, what is shorter counts at once and
-    what is longer not yet.
+    what is longer not yet. ``waiting`` is a file for what could not be written: a tightening that is taken
+    back before the ledger takes records again has been in force all the same, also if the process dies.
     """
 
     def __init__(
@@ -37,11 +41,13 @@ class PoliciesOnRecord:
         *,
         ledger: Callable[[], Ledger],
         clock: Clock,
+        waiting: Path | None = None,
         elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wanted = wanted
         self._ledger = ledger
         self._clock = clock
+        self._waiting = waiting
         self._elapsed = elapsed
         self._lock = Lock()
         self._taken: Mapping[Kind, RetentionPolicy] = {}
@@ -60,14 +66,47 @@ class PoliciesOnRecord:
             return self._in_force
 
     def _take(self, wanted: Mapping[Kind, RetentionPolicy]) -> dict[Kind, RetentionPolicy]:
+        waiting = self._read_waiting()
         try:
             self._loaded = self._read()
-            for policy in wanted.values():
+            for policy in (*waiting, *wanted.values()):
                 self._put_on_record(policy, self._loaded[policy.kind])
+            if waiting and self._waiting:
+                remove_file(self._waiting)
+            return {kind: policy.bounded(self._loaded[kind]) for kind, policy in wanted.items()}
         except VideostoreError as error:
             self._again_at = self._elapsed() + _AGAIN_SECONDS
             log.error("policy.not-on-record", error=str(error), hint=error.hint)
-        return {kind: policy.bounded(self._loaded[kind]) for kind, policy in wanted.items()}
+        waiting += self._wait(wanted.values(), waiting)
+        loaded = {
+            kind: [*self._loaded[kind], *(_as_loaded(one) for one in waiting if one.kind is kind)]
+            for kind in wanted
+        }
+        return {kind: policy.bounded(loaded[kind]) for kind, policy in wanted.items()}
+
+    def _wait(
+        self, wanted: Iterable[RetentionPolicy], waiting: Sequence[RetentionPolicy]
+    ) -> list[RetentionPolicy]:
+        """Keep what cannot go on record now, in the order in which it came into force."""
+        last = {kind: loaded[-1].revision for kind, loaded in self._loaded.items() if loaded}
+        last |= {policy.kind: policy.revision for policy in waiting}
+        new = [policy for policy in wanted if last.get(policy.kind) != policy.revision]
+        if new and self._waiting:
+            content: list[Json] = [policy.to_json() for policy in (*waiting, *new)]
+            try:
+                write_file(self._waiting, canonical(content))
+            except DiskError as error:  # as it was before there was such a file
+                log.error("policy.not-kept", error=str(error), hint=error.hint)
+        return new
+
+    def _read_waiting(self) -> list[RetentionPolicy]:
+        if self._waiting is None or not self._waiting.exists():
+            return []
+        try:
+            return [RetentionPolicy.from_json(one) for one in json.loads(self._waiting.read_bytes())]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.error("policy.not-kept", error=f"{self._waiting}: {error}", hint="Remove the file.")
+            return []
 
     def _read(self) -> dict[Kind, list[Loaded]]:
         found: dict[Kind, list[Loaded]] = {kind: [] for kind in Kind}
@@ -92,6 +131,11 @@ class PoliciesOnRecord:
         since = reading.earliest.isoformat()
         body: dict[str, Json] = {**policy.to_json(), "revision": policy.revision, "since": since}
         loaded.append(_loaded(self._ledger().append(Event.POLICY_LOADED, actor=ACTOR, body=body)))
+
+
+def _as_loaded(policy: RetentionPolicy) -> Loaded:
+    """Return a policy that waits: it bounds without end, for nothing loosens that is not on record."""
+    return Loaded(FOREVER, policy.keep, policy.shorter, policy.revision)
 
 
 def last_on_record(records: Iterable[Record]) -> Mapping[Kind, RetentionPolicy] | None:

@@ -6,6 +6,7 @@ can be given to a new camera without giving it their footage.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ class CameraList:
             ("id", [str(camera.id) for camera in cameras]),
             ("name", [camera.name for camera in cameras if not camera.removed]),
         ):
-            twice = next((value for value in seen if seen.count(value) > 1), None)
+            twice = next((value for value, count in Counter(seen).items() if count > 1), None)
             if twice:
                 raise ConfigInvalid(f"{self._path}: two cameras have the {what} {twice}", hint="Correct one.")
         return cameras
@@ -86,13 +87,23 @@ class CameraList:
 
 def find_camera(cameras: Sequence[Camera], name_or_id: str) -> Camera:
     """Return the camera of that name or UUID. Raises CameraUnknown."""
+    identity = _uuid(name_or_id)
     for camera in reversed(cameras):
-        if str(camera.id) == name_or_id or (camera.name == name_or_id and not camera.removed):
+        if camera.id == identity or (camera.name == name_or_id and not camera.removed):
             return camera
     raise CameraUnknown(
         f"there is no camera {name_or_id!r}",
         hint="`videostore camera list` shows the cameras of this site.",
     )
+
+
+def _uuid(text: str) -> UUID | None:
+    """Return the UUID that is written so, in the one way that we write it."""
+    try:
+        identity = UUID(text)
+    except ValueError:
+        return None
+    return identity if str(identity) == text else None
 
 
 def write_cameras(path: Path, cameras: list[Camera]) -> None:

@@ -67,6 +67,7 @@ class GuardedClock:
         self._seen: tuple[datetime, float] | None = None
         self._confirmations = -1
         self._earliest: tuple[datetime, float] | None = None
+        self._loaded: tuple[tuple[int, ...], Mark] | None = None
 
     def now(self) -> datetime:
         return self._host()
@@ -184,17 +185,31 @@ class GuardedClock:
         return [self._seen[0] + timedelta(seconds=elapsed - self._seen[1])] if self._seen else []
 
     def _load(self) -> Mark | None:
+        """Return the mark as it stands; the file is read again when it was replaced or written to."""
+        try:
+            found = self._mark.stat()
+            stamp = found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+            if self._loaded is None or self._loaded[0] != stamp:
+                self._loaded = stamp, self._parsed()
+            return self._loaded[1]
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _parsed(self) -> Mark:
         try:
             content = json.loads(self._mark.read_bytes())
             trusted = datetime.fromisoformat(content["trusted"])
             return Mark(trusted, content["confirmations"], content.get("overruled_s"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigInvalid(
-                f"the clock's mark {self._mark} cannot be read: {error}",
-                hint="Check the host's clock, then run `videostore retention confirm-clock`.",
-            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> ConfigInvalid:
+        return ConfigInvalid(
+            f"the clock's mark {self._mark} cannot be read: {error}",
+            hint="Check the host's clock, then run `videostore retention confirm-clock`.",
+        )
 
     def _store(self, mark: Mark) -> None:
         content = {

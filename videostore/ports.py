@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from videostore.domain.access import Acknowledgement, Dossier
 from videostore.domain.camera import Camera, CameraId
@@ -290,6 +290,10 @@ class Keyring(PublicKeys, Protocol):
 # --- proof -----------------------------------------------------------------------------------
 
 
+Draft: TypeAlias = tuple[Event, str, Mapping[str, Json]]
+"""Event, actor and body of a record to be."""
+
+
 class Ledger(Protocol):
     """Append-only record of every decision and deletion. tests/contracts/test_ledger.py is the full contract.
 
@@ -298,6 +302,10 @@ class Ledger(Protocol):
 
     def append(self, event: Event, *, actor: str, body: Mapping[str, Json]) -> Record:
         """Chain, sign and write a record durably before returning. Never a partial record."""
+
+    def append_all(self, drafts: Sequence[Draft]) -> Sequence[Record]:
+        """The same for several, in this order, with none of another between them. An error says that none is
+        there; a power cut in between may leave the first of them."""
 
     def records(self, *, after: int = -1) -> Iterator[Record]:
         """Yield the records whose sequence is greater than ``after``, in order. Raises LedgerBroken

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -43,6 +46,13 @@ def fill(ledger, count=5):
         ledger.append(
             Event.VIEWING, actor="officer-1", body={"grant_id": f"g{number}", "cameras": ["a", "b"]}
         )
+
+
+PAIR = [Event.REQUESTED, Event.GRANTED]
+
+
+def refuse(_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def rewrite(directory, change):
@@ -87,6 +97,45 @@ def test_processes_that_append_at_once_make_one_chain(directory, key, tmp_path):
     assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
     report = verify(directory, public_key=key.public)
     assert (report.records, report.problems) == (100, [])
+
+
+def test_threads_that_append_at_once_make_one_chain_and_spoil_nothing_for_each_other(ledger, directory, key):
+    def append(number):
+        body = {"n": number, "seconds": 1.5} if number % 10 == 7 else {"n": number}
+        try:
+            records = ledger.append_all([(event, "officer-1", body) for event in PAIR])
+        except TypeError:
+            return None
+        return [record.sequence for record in records]
+
+    with ThreadPoolExecutor(16) as threads:
+        found = list(threads.map(append, range(100)))
+    assert [number for number, one in enumerate(found) if one is None] == list(range(7, 100, 10))
+    assert all(second == first + 1 for first, second in filter(None, found))
+    kept = {
+        record.sequence: record for record in FileLedger(directory, key=key, clock=SettableClock()).records()
+    }
+    assert all(
+        [kept[place].event for place in one] == PAIR and {kept[place].body["n"] for place in one} == {number}
+        for number, one in enumerate(found)
+        if one
+    )
+    assert (len(kept), problems(directory, key)) == (180, [])
+
+
+def test_threads_that_a_full_disk_refuses_are_all_told_and_leave_nothing(ledger, directory, key, monkeypatch):
+    fill(ledger, 1)
+    monkeypatch.setattr(os, "fsync", refuse)
+
+    def append(number):
+        with pytest.raises(LedgerUnavailable):
+            ledger.append(Event.SERVED, actor="officer-1", body={"n": number})
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(append, range(20)))
+    monkeypatch.undo()
+    fill(ledger, 1)
+    assert (len(list(ledger.records())), problems(directory, key)) == (2, [])
 
 
 def test_a_torn_last_line_was_never_acknowledged_and_is_cut_off_on_the_record(ledger, directory, key):

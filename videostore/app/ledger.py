@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from videostore.app.keys import ledger_key, ledger_public
 from videostore.config.site import Site
 from videostore.domain.errors import ConfigInvalid, LedgerUnavailable
-from videostore.domain.ledger import Event, Json, Record
+from videostore.domain.ledger import Event, Record
 from videostore.ledger import verify as ledger_verify
 from videostore.ledger.files import FileLedger
 from videostore.ledger.lines import RECORDS, find_lines, read_outside
-from videostore.ports import Clock
+from videostore.ports import Clock, Draft
 from videostore.signing import SigningKey
 
 
@@ -25,13 +25,14 @@ class GuardedLedger(FileLedger):
     """Takes no record while the site is restored and not reconciled: whoever has records that it lost would
     find a fork. So nothing is shown to anybody either (invariant 7), while recording and deletion go on."""
 
-    def append(self, event: Event, *, actor: str, body: Mapping[str, Json]) -> Record:
-        if event is not Event.SITE_RECONCILED and restored_mark(self._directory.parent).exists():
+    def append_all(self, drafts: Sequence[Draft]) -> Sequence[Record]:
+        reconciles = all(event is Event.SITE_RECONCILED for event, _, _ in drafts)
+        if not reconciles and restored_mark(self._directory.parent).exists():
             raise LedgerUnavailable(
                 "this site was restored from a backup and is not reconciled yet",
                 hint="Run `videostore backup reconcile` (docs/guide/recovery.md).",
             )
-        return super().append(event, actor=actor, body=body)
+        return super().append_all(drafts)
 
 
 def restored_mark(root: Path) -> Path:

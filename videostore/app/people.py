@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from videostore.gate.casebook import Casebook
 from videostore.gate.papers import read_approval
 from videostore.gate.staff import current_code, enrolment
 from videostore.ledger.lines import RECORDS, read_lines
+from videostore.ports import Draft
 
 __all__ = [
     "authority_here",
@@ -128,6 +129,9 @@ class _Copy:
     directory: Path
 
     def append(self, event: Event, *, actor: str, body: Mapping[str, Json]) -> Record:
+        raise NotImplementedError("a copy of the ledger is only read")
+
+    def append_all(self, drafts: Sequence[Draft]) -> Sequence[Record]:
         raise NotImplementedError("a copy of the ledger is only read")
 
     def records(self, *, after: int = -1) -> Iterator[Record]:

@@ -4,18 +4,20 @@
 record names the hash of the one before it, and is a leaf of a Merkle tree (``domain.ledger``).
 ``checkpoints.jsonl``: signed heads. ``records.index`` is made from the records.
 
-Appends from several processes are serialised by a lock file; a record is synced before ``append`` returns. A
-line without its end is what a power cut left of a record that nobody was told of: the next append cuts it off
-and says so in a record of its own. No other record is ever repaired. Memory and the time to start do not grow
-with the ledger.
+Appends from several processes are serialised by a lock file; a record is synced before ``append`` returns,
+and those of threads that wait at the same time are written and synced as one. A line without its end is what
+a power cut left of a record that nobody was told of: the next append cuts it off and says so in a record of
+its own. No other record is ever repaired. Memory and the time to start do not grow with the ledger.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 
@@ -47,7 +49,7 @@ from videostore.ledger.lines import (
     read_lines,
     whole_lines,
 )
-from videostore.ports import Clock
+from videostore.ports import Clock, Draft
 from videostore.signing import SigningKey, verify, verify_canonical
 
 INDEX = "records.index"
@@ -74,6 +76,14 @@ class _Head:
         return entry
 
 
+@dataclass(slots=True)
+class _Wanted:
+    """What one thread wants on record, and the records when they are durable."""
+
+    drafts: Sequence[Draft]
+    records: Sequence[Record] = ()
+
+
 class FileLedger:
     """Port Ledger. Only ``append`` and ``checkpoint`` need ``key``; every record read is checked against
     its public half."""
@@ -85,19 +95,31 @@ class FileLedger:
         self._key = key
         self._clock = clock
         self._head: _Head | None = None  # as of the last append or checkpoint of this process
-        self._last: tuple[int, Sha256Hex, int] | None = None  # what stands before the last record read
-        self._signed: tuple[bytes, str] | None = None  # the last record whose signature was checked
+        # What stands before the last record read, and the file as it was then.
+        self._last: tuple[tuple[int, Sha256Hex, int], tuple[int, ...]] | None = None
+        self._wanted: deque[_Wanted] = deque()
         self._lock = RLock()
 
     def append(self, event: Event, *, actor: str, body: Mapping[str, Json]) -> Record:
-        with self._writing():
-            head = self._catch_up()
-            self._cut_torn_tail(head)
-            return self._write(head, event, actor, body)
+        return self.append_all([(event, actor, body)])[0]
+
+    def append_all(self, drafts: Sequence[Draft]) -> Sequence[Record]:
+        """Who comes first writes for all who wait; those for whom that failed try again themselves."""
+        for _, _, body in drafts:
+            canonical(body)  # what has no canonical form spoils nobody else's
+        mine = _Wanted(drafts)
+        self._wanted.append(mine)
+        with self._lock:
+            if not mine.records:
+                self._write_for_all(mine)
+        return mine.records
 
     def records(self, *, after: int = -1) -> Iterator[Record]:
-        last = self._last
+        last, seen = self._last or (None, ())
         goes_on = last is not None and last[0] == after
+        now = _stamp(self._path)
+        if goes_on and now == seen:
+            return
         head = _Head(*last) if last and goes_on else self._head_at((after + 1) // STRIDE)
         for line in read_lines(self._path, start=head.end):
             last = head.size, head.hash, head.end
@@ -106,7 +128,7 @@ class FileLedger:
                 yield line.record
         if goes_on and head.size <= after:
             raise _shorter(self._path)
-        self._last = last
+        self._last = (last, now) if last else None
 
     def find(self, *events: Event) -> Iterator[Record]:
         for line in find_lines(self._path, events):
@@ -235,11 +257,8 @@ class FileLedger:
                 self._index.write(number, entry)
 
     def _check_signature(self, line: Line) -> None:
-        if (line.data, line.signature) == self._signed:
-            return
-        if not verify_canonical(line.data, line.signature, public=self._key.public, context=RECORD_CONTEXT):
+        if not _verified(line.data, line.signature, public=self._key.public, context=RECORD_CONTEXT):
             raise LedgerBroken(f"record {line.record.sequence} is not signed by this ledger's key")
-        self._signed = line.data, line.signature
 
     # --- writing, under both locks ---
 
@@ -254,16 +273,39 @@ class FileLedger:
                 hint="Free the disk of the ledger; until then no footage is served.",
             ) from error
 
-    def _write(self, head: _Head, event: Event, actor: str, body: Mapping[str, Json]) -> Record:
-        record = Record(head.size, self._clock.now(), event, actor, dict(body), head.hash)
-        data = canonical(record.to_json())
-        signature = self._key.sign_canonical(data, context=RECORD_CONTEXT)
-        line = b'{"record":%s,"signature":%s}' % (data, canonical(signature))
-        end = append_line(self._path, line, at=head.end)
-        if entry := head.add(Line(record, data, signature, end)):
-            self._note(head.size // STRIDE - 1, entry)
+    def _write_for_all(self, mine: _Wanted) -> None:
+        batch = [mine]
+        with suppress(IndexError):
+            while True:
+                other = self._wanted.popleft()
+                if other is not mine:
+                    batch.append(other)
+        with self._writing():
+            head = self._catch_up()
+            self._cut_torn_tail(head)
+            written = iter(self._write(head, [draft for one in batch for draft in one.drafts]))
+            for one in batch:
+                one.records = [next(written) for _ in one.drafts]
+
+    def _write(self, head: _Head, drafts: Sequence[Draft]) -> list[Record]:
+        """Write records as one, and sync them once."""
+        start, lines = head.end, []
+        completed: list[tuple[int, Entry]] = []
+        self._head = None  # it moves on before the file does; if that fails the file is read again
+        for event, actor, body in drafts:
+            record = Record(head.size, self._clock.now(), event, actor, dict(body), head.hash)
+            data = canonical(record.to_json())
+            signature = self._key.sign_canonical(data, context=RECORD_CONTEXT)
+            raw = b'{"record":%s,"signature":%s}' % (data, canonical(signature))
+            lines.append((raw, record))
+            if entry := head.add(Line(record, data, signature, head.end + len(raw) + 1)):
+                completed.append((head.size // STRIDE - 1, entry))
+        append_line(self._path, b"\n".join(raw for raw, _ in lines), at=start)
+        self._head = head
+        for number, entry in completed:
+            self._note(number, entry)
         telemetry.LEDGER_RECORDS.set(head.size)
-        return record
+        return [record for _, record in lines]
 
     def _cut_torn_tail(self, head: _Head) -> None:
         """Remove the beginning of a record whose writer died, and say so."""
@@ -273,7 +315,20 @@ class FileLedger:
         if torn:
             os.truncate(self._path, head.end)
             log.warning("ledger.tail-repaired", torn_bytes=torn)
-            self._write(head, Event.TAIL_REPAIRED, "ledger", {"torn_bytes": torn})
+            self._write(head, [(Event.TAIL_REPAIRED, "ledger", {"torn_bytes": torn})])
+
+
+_verified = lru_cache(maxsize=512)(verify_canonical)
+"""The same bytes under the same key stay signed or not; several readers follow one ledger."""
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes whenever a file is written to, or replaced."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _shorter(path: Path) -> LedgerBroken:

@@ -66,7 +66,8 @@ def read_checkpoints(path: Path) -> Iterator[Checkpoint | None]:
 
 
 def append_line(path: Path, data: bytes, *, at: int) -> int:
-    """Write ``data`` as a line at the end of ``path``, which is ``at``, and sync it, or take it back."""
+    """Write ``data`` as a line, or several, at the end of ``path``, which is ``at``, and sync, or take all
+    back."""
     with disk_errors(path):
         make_directory(path.parent)
         new = not path.exists()

@@ -20,7 +20,7 @@ from tests.rooms.test_recorder import INFO, groups
 from videostore.cli.client import _answer
 from videostore.domain.access import AccessPolicy, Mode, Reason
 from videostore.domain.camera import Camera
-from videostore.domain.errors import CameraUnknown, LedgerUnavailable, every_error
+from videostore.domain.errors import AccessRefused, CameraUnknown, LedgerUnavailable, every_error
 from videostore.domain.identity import CODE_PERIOD, code_step
 from videostore.domain.ledger import Event
 from videostore.domain.presence import Direction, Passage
@@ -224,6 +224,30 @@ def test_an_export_waits_for_a_second_person_who_is_not_the_first(house, alice):
     assert len(house.events(Event.EXPORT)) == 1
 
 
+def test_of_approvals_at_the_same_time_one_makes_a_grant(house, alice):
+    asked = alice.ask(mode="export").json()["request_id"]
+
+    def approve(_):
+        try:
+            return house.gate.approve("bruno", asked).id
+        except AccessRefused as refused:
+            return refused.reason
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(approve, range(8)))
+    (granted,) = house.events(Event.GRANTED)
+    assert sorted(answers) == sorted([granted["grant_id"], *["not-granted"] * 7])
+
+
+def test_of_two_grants_of_one_request_on_record_the_second_gives_nothing(house, alice):
+    asked = alice.ask(mode="export").json()["request_id"]
+    granted = Officer(house, "bruno").post(f"/v1/requests/{asked}/approve").json()["grant_id"]
+    (first,) = house.events(Event.GRANTED)
+    house.ledger.append(Event.GRANTED, actor="bruno", body={**first, "grant_id": "another"})
+    assert alice.post(f"/v1/grants/{granted}/exports", camera="lobby").status_code == 200
+    assert alice.post("/v1/grants/another/exports", camera="lobby").json()["reason"] == "grant-revoked"
+
+
 # --- nobody else ---
 
 
@@ -396,14 +420,14 @@ def test_a_grant_ends_by_itself(house, alice):
 
 @pytest.mark.parametrize("event", [Event.VIEWING, Event.REQUESTED, Event.GRANTED, Event.INCIDENT_OPENED])
 def test_nothing_happens_that_cannot_be_recorded(house, monkeypatch, event):
-    append = house.ledger.append
+    append_all = house.ledger.append_all
 
-    def failing(kind, **rest):
-        if kind is event:
+    def failing(drafts):
+        if event in {kind for kind, _, _ in drafts}:
             raise LedgerUnavailable("the disk of the ledger is full")
-        return append(kind, **rest)
+        return append_all(drafts)
 
-    monkeypatch.setattr(house.ledger, "append", failing)
+    monkeypatch.setattr(house.ledger, "append_all", failing)
     alice = Officer(house)
     answer = alice.post("/v1/incidents", purpose="search", reference="fire")
     if answer.is_success:
@@ -432,7 +456,7 @@ def test_a_serving_that_began_in_time_gives_nothing_to_a_ledger_that_is_full_sin
     def full(*_, **__):
         raise LedgerUnavailable("the disk of the ledger is full")
 
-    monkeypatch.setattr(house.ledger, "append", full)
+    monkeypatch.setattr(house.ledger, "append_all", full)
     answer = alice.http.request(method, place, json=body)
     assert (answer.status_code, answer.json()["error"]) == (503, "LedgerUnavailable")
 

@@ -117,6 +117,7 @@ class Casebook:
             case Event.REQUESTED:
                 self.requests[body["request_id"]] = _request(record.actor, body)
             case Event.GRANTED:
+                second = body["request_id"] in self.decided  # of two who approved at once: it gives nothing
                 self.decided.add(body["request_id"])
                 self._grants_of[self.requests[body["request_id"]].staff_id].append(body["grant_id"])
                 self.grants[body["grant_id"]] = Grant(
@@ -125,6 +126,7 @@ class Casebook:
                     granted_at=record.at,
                     expires_at=datetime.fromisoformat(body["expires_at"]),
                     second_person=body["second_person"],
+                    revoked=second,
                 )
             case Event.GRANT_REVOKED:
                 grant = self.grants[body["grant_id"]]

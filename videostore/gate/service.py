@@ -7,8 +7,9 @@ verify closes the door.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from threading import Lock
 
 from videostore import telemetry
 from videostore.domain.access import (
@@ -43,6 +44,7 @@ from videostore.gate.tickets import Ticket, Tickets
 from videostore.ports import (
     Catalogue,
     Clock,
+    Draft,
     Keyring,
     Ledger,
     PresenceRecords,
@@ -83,6 +85,7 @@ class Gate:
             self._rules, ledger=ledger, store=store, catalogue=catalogue, keyring=keyring, retention=retention
         )
         self._tickets = Tickets()
+        self._approving = Lock()  # one at a time: a request leads to one grant
         self.oversight = Oversight(self._rules, ledger=ledger, policy=watch, approvers=approvers)
         self.search = Search(self._rules, ledger=ledger, catalogue=catalogue, retention=retention)
         self.pictures = Pictures(self.footage)
@@ -162,8 +165,11 @@ class Gate:
             self._rules.check(staff_id, "request", decision, **request_body(request))
         else:
             telemetry.GATE_DECISIONS.labels(reason=decision.reason.value).inc()
-        self._ledger.append(Event.REQUESTED, actor=staff_id, body=request_body(request))
-        return request, self._grant(request, by=staff_id, second_person="") if decision.allowed else None
+        asked = (Event.REQUESTED, staff_id, request_body(request))
+        if decision.allowed:
+            return request, self._grant(request, by=staff_id, second_person="", after=[asked])
+        self._ledger.append_all([asked])
+        return request, None
 
     def pending(self, staff_id: str) -> list[Request]:
         """Return the requests that wait for a second person, oldest first."""
@@ -178,7 +184,16 @@ class Gate:
         ]
 
     def approve(self, staff_id: str, request_id: str) -> Grant:
-        """Approve somebody else's request."""
+        """Approve somebody else's request. Of two who do so at once, the second is refused."""
+        with self._approving:
+            grant = self._approve(staff_id, request_id)
+        if grant.revoked:  # another process was first
+            self._rules.check(
+                staff_id, "approve", Decision(Reason.REQUEST_ALREADY_DECIDED), request_id=request_id
+            )
+        return grant
+
+    def _approve(self, staff_id: str, request_id: str) -> Grant:
         book = self._rules.book()
         request = book.requests.get(request_id)
         decision = decide_second_person(
@@ -263,7 +278,8 @@ class Gate:
         self._ledger.append(Event.PRESENCE_READ, actor=staff_id, body=body)
         return roll
 
-    def _grant(self, request: Request, *, by: str, second_person: str) -> Grant:
+    def _grant(self, request: Request, *, by: str, second_person: str, after: Sequence[Draft] = ()) -> Grant:
+        """Record a grant, at once with what stands before it."""
         grant_id = secrets.token_hex(8)
         body: dict[str, Json] = {
             "grant_id": grant_id,
@@ -272,10 +288,11 @@ class Gate:
             "second_person": second_person,
             "expires_at": (self._rules.now() + self._rules.policy().grant_lifetime).isoformat(),
         }
+        drafts = [*after, (Event.GRANTED, by, body)]
         if request.break_glass:
             glass: dict[str, Json] = {"grant_id": grant_id, "why": request.break_glass}
-            self._ledger.append(Event.BREAK_GLASS, actor=by, body=glass)
-        self._ledger.append(Event.GRANTED, actor=by, body=body)
+            drafts.insert(-1, (Event.BREAK_GLASS, by, glass))
+        self._ledger.append_all(drafts)
         if request.break_glass:
             self.oversight.look()  # alarmed at once
         return self._rules.book().grants[grant_id]

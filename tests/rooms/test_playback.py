@@ -200,13 +200,18 @@ def test_mpv_plays_to_the_end(lobby, alice, serving):
 def test_a_ticket_works_once_and_within_two_minutes(lobby, serving):
     tickets, now = Tickets(), lobby.clock.now()
     secret, _ = tickets.issue("one", lambda: "alice", now=now, ends_at=now + HOUR)
-    player, _ = tickets.change(secret, address="192.0.2.7", now=now)
-    assert tickets.change(secret, address="192.0.2.7", now=now + SECOND)[0] == player  # mpv opens it twice
+    former, _ = tickets.change(secret, address="192.0.2.7", now=now)
+    player, _ = tickets.change(secret, address="192.0.2.7", now=now + SECOND)  # mpv opens it twice
     assert tickets.find(player, now=now + HOUR - SECOND).serving_id == "one"
+    slow, _ = tickets.issue("three", lambda: "alice", now=now, ends_at=now + HOUR)
+    tickets.change(slow, address="192.0.2.7", now=now)
     late, _ = tickets.issue("two", lambda: "alice", now=now, ends_at=now + HOUR)
     for refused in (
         lambda: tickets.change(secret, address="192.0.2.8", now=now + SECOND),
-        lambda: tickets.change(secret, address="192.0.2.7", now=now + AGAIN),
+        lambda: tickets.change(secret, address="192.0.2.7", now=now + SECOND),  # once used it is used up
+        lambda: tickets.find(former, now=now),
+        lambda: tickets.change(slow, address="192.0.2.8", now=now + SECOND),
+        lambda: tickets.change(slow, address="192.0.2.7", now=now + AGAIN),
         lambda: tickets.change(late, address="192.0.2.7", now=now + LIFETIME),
         lambda: tickets.find(player, now=now + HOUR),
         lambda: tickets.find(secret, now=now),

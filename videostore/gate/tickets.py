@@ -1,9 +1,9 @@
 """Tickets: how a player that cannot log in gets to one serving, and to nothing else.
 
 A ticket stands in a URL, on a screen or a command line, where others may read it: it works once, within two
-minutes. Some players open what they are given twice (mpv does): once means by one address, within seconds.
-What a ticket is changed for goes on working until the serving ends, and only the player learns it. Neither is
-ever logged.
+minutes. Some players open what they are given twice before they go on (mpv does): until what a ticket was
+changed for is used, the same address may change it again, and what it was changed for before ends. What is
+used goes on working until the serving ends, and only the player learns it. Neither is ever logged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from videostore.domain.errors import NotLoggedIn
 LIFETIME = timedelta(minutes=2)
 """How long a ticket waits to be used."""
 AGAIN = timedelta(seconds=10)
-"""How long the address that used it may open it again."""
+"""How long the address that changed it may change it again, if nothing was fetched meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Tickets:
 
     def __init__(self) -> None:
         self._unused: dict[str, Ticket] = {}
-        self._changed: dict[str, tuple[str, datetime, str]] = {}
+        self._changed: dict[str, tuple[str, datetime, str]] = {}  # by whom, until when again, for which
         self._used: dict[str, Ticket] = {}
         self._lock = Lock()
 
@@ -58,21 +58,22 @@ class Tickets:
     def change(self, secret: str, *, address: str, now: datetime) -> tuple[str, Ticket]:
         """Take a ticket, and return what the player at ``address`` goes on with. Raises NotLoggedIn."""
         with self._lock:
-            by, until, fresh = self._changed.get(_hash(secret), ("", now, ""))
-            if by == address and now < until:
-                return fresh, self._used[_hash(fresh)]
-            ticket = self._unused.pop(_hash(secret), None)
+            by, until, former = self._changed.get(_hash(secret), ("", now, ""))
+            again = by == address and now < until
+            ticket = self._used.pop(former, None) if again else self._unused.pop(_hash(secret), None)
             if ticket is None or now >= ticket.use_by:
                 raise NotLoggedIn("this address was used already, or too late", hint=_HINT)
             fresh = secrets.token_urlsafe(32)
-            self._changed[_hash(secret)] = address, now + AGAIN, fresh
+            self._changed[_hash(secret)] = address, until if again else now + AGAIN, _hash(fresh)
             self._used[_hash(fresh)] = ticket
         return fresh, ticket
 
     def find(self, secret: str, *, now: datetime) -> Ticket:
-        """Return the ticket that was changed for ``secret``. Raises NotLoggedIn."""
+        """Return the ticket that was changed for ``secret``, and count it as used. Raises NotLoggedIn."""
         with self._lock:
             ticket = self._used.get(_hash(secret))
+            if ticket is not None:
+                self._changed = {key: one for key, one in self._changed.items() if one[2] != _hash(secret)}
         if ticket is None or now >= ticket.ends_at:
             raise NotLoggedIn("this address plays no more", hint=_HINT)
         return ticket

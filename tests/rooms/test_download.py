@@ -15,8 +15,8 @@ import pytest
 import time_machine
 
 from tests.premises import DAY, SECOND, START
-from tests.rooms.test_gate import CAMERAS, export_key, find_camera
-from tests.rooms.test_playback import Lobby, listening
+from tests.rooms.test_gate import House, export_key
+from tests.rooms.test_playback import listening
 from tests.servers import until
 from tests.system.commands import PROGRAM
 from videostore.check.export import Trust, verify
@@ -24,12 +24,11 @@ from videostore.cli.client import ENVIRONMENT, Session
 from videostore.cli.main import app
 from videostore.cli.unfinished import MARK, Mark, look_after, under_way
 from videostore.domain.errors import AccessRefused, IntegrityError, RequestInvalid
-from videostore.gate.api import create_api
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import FRAME_RATE
 
 NOW = START + 600 * SECOND
-SPAN = ["--camera", "lobby", "--from", START.isoformat(), "--to", (START + 4 * SECOND).isoformat()]
+SPAN = ["--camera", "lobby", "--from", START.isoformat(), "--to", (START + 3 * SECOND).isoformat()]
 
 
 class HeldStore:
@@ -49,12 +48,11 @@ class HeldStore:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
-    house = Lobby(tmp_path_factory.mktemp("lobby"))
+    house = House(tmp_path_factory.mktemp("house"))
     house.access = replace(house.access, second_person=frozenset())
     house.store = HeldStore(house.store)
     house.gate = house.new_gate()
-    api = create_api(house.gate, find_camera=find_camera, all_cameras=lambda: list(CAMERAS.values()))
-    with listening(api) as house.url:
+    with listening(house.api()) as house.url:
         with httpx.Client(base_url=house.url) as http:
             house.token = http.post("/v1/login", json=house.credentials("alice")).json()["token"]
             http.headers["Authorization"] = f"Bearer {house.token}"
@@ -109,7 +107,7 @@ def test_an_export_whose_client_was_killed_is_told_goes_on_and_is_whole(killed, 
     assert "an export broke off and has left footage" in told
     assert f"-o {killed}" in told
     with pytest.raises(RequestInvalid, match="another export") as raised:
-        say("export", *SPAN[:-1], (START + 3 * SECOND).isoformat(), "-o", killed)
+        say("export", *SPAN[:-1], (START + 2 * SECOND).isoformat(), "-o", killed)
     assert f"-o {killed}" in raised.value.hint
     with pytest.raises(RequestInvalid, match="another export"):
         say("export", *SPAN, "--viewing-copy", "-o", killed)
@@ -118,7 +116,7 @@ def test_an_export_whose_client_was_killed_is_told_goes_on_and_is_whole(killed, 
     assert links(desk) == []
     assert (killed / "lobby.mp4").read_bytes().startswith(begun)
     assert all(one.holds for one in verify(killed / "lobby.json", Trust(export_key().certificate)))
-    assert frame_numbers(killed / "lobby.mp4") == list(range(4 * FRAME_RATE))
+    assert frame_numbers(killed / "lobby.mp4") == list(range(3 * FRAME_RATE))
     with pytest.raises(RequestInvalid, match="holds an export"):
         say("export", *SPAN, "-o", killed)
 

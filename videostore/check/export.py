@@ -32,7 +32,7 @@ from videostore.sealing import open_stream
 _STEP = 1 << 20
 _LARGEST_META = 1 << 20
 _SEALED, _ZIP = b"age-encryption.org/v1", b"PK\x03\x04"
-_NO_EVIDENCE = "a viewing copy: its frames were drawn into and encoded anew; the original was not asked for"
+_NO_EVIDENCE = "a viewing copy, made to be looked at: its frames were drawn into and encoded anew"
 
 
 @dataclass(frozen=True, slots=True)

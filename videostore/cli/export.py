@@ -75,7 +75,11 @@ def export(
 def verify(
     file: Annotated[
         Path,
-        typer.Argument(help="A manifest with its films beside it, a film, or an archive, sealed or not."),
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help="A manifest with its films beside it, a film, or an archive, sealed or not.",
+        ),
     ],
     *,
     certificate: Annotated[
@@ -113,7 +117,10 @@ def verify(
 
 @app.command()
 def sign(
-    films: Annotated[list[Path], typer.Argument(metavar="FILM...", help="Films (.mp4) of an export.")],
+    films: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILM...", exists=True, dir_okay=False, help="Films (.mp4) of an export."),
+    ],
     *,
     key: Annotated[Path, typer.Option("--key", help="Your RSA key (PEM).")],
     certificate: Annotated[Path, typer.Option("--certificate", help="Your certificate (PEM) of that key.")],

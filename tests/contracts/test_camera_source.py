@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
+from threading import Event
 from uuid import uuid4
 
 import pytest
@@ -76,6 +77,21 @@ def test_frames_arrive_from_a_keyframe_on_in_order_and_none_is_missing(source, s
     ticks = 90_000 // FRAME_RATE
     assert {after.pts - before.pts for before, after in pairwise(packets)} == {ticks}
     assert all(before.received_at <= after.received_at for before, after in pairwise(packets))
+
+
+def test_who_is_held_up_does_not_stamp_late_what_came_meanwhile(source, server):
+    """A disk that syncs slowly, a busy host: it would look as if the camera had paused."""
+    held_up = 1.0  # seconds
+    with closing(source.open(camera(server.url("plain")), None)) as stream:
+        packets = stream.packets()
+        before = list(islice(packets, GOP))
+        Event().wait(held_up)
+        after = list(islice(packets, GOP))
+    late = [
+        (one.received_at - before[-1].received_at).total_seconds() - (one.pts - before[-1].pts) / 90_000
+        for one in after
+    ]
+    assert max(late) < held_up / 2
 
 
 @pytest.mark.parametrize("offset", [0.0, 3600.0, -5.0])

@@ -6,6 +6,7 @@ import hashlib
 import re
 import socket
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
 from uuid import uuid4
@@ -19,6 +20,7 @@ from videostore.recorder.choice import ChosenSource
 from videostore.recorder.native.connection import Connection
 from videostore.recorder.native.source import NativeSource
 from videostore.synthetic.stream import stream
+from videostore.synthetic.tone import tone
 
 
 def now():
@@ -30,17 +32,24 @@ def how(root):
 
 
 @pytest.mark.parametrize(
-    ("film", "transport", "sound", "chosen"),
+    ("film", "heard", "transport", "sound", "chosen"),
     [
-        ({}, Transport.TCP, False, ("native", "understood")),
-        ({"codec": "mjpeg"}, Transport.TCP, False, ("libav", "codec")),
-        ({}, Transport.UDP, False, ("libav", "udp")),
-        ({}, Transport.TCP, True, ("libav", "sound")),
+        ({}, None, Transport.TCP, False, ("native", "understood")),
+        ({"codec": "mjpeg"}, None, Transport.TCP, False, ("libav", "codec")),
+        ({}, None, Transport.UDP, False, ("libav", "udp")),
+        ({}, "aac", Transport.TCP, True, ("native", "understood")),
+        ({}, "pcm_mulaw", Transport.TCP, True, ("native", "understood")),
+        ({}, None, Transport.TCP, True, ("native", "understood")),
+        ({}, "HE-AAC", Transport.TCP, True, ("libav", "sound")),
+        ({}, "HE-AAC", Transport.TCP, False, ("native", "understood")),
     ],
 )
-def test_a_camera_has_our_own_receiver_where_it_is_understood(tmp_path, film, transport, sound, chosen):
+def test_a_camera_has_our_own_receiver_where_it_is_understood(
+    tmp_path, film, heard, transport, sound, chosen
+):
     source = ChosenSource(**how(tmp_path))
-    with serving("plain", film=stream(2, **film)) as server:
+    loud = replace(tone("aac"), config=b"\x2b\x11\x88\x00") if heard == "HE-AAC" else heard and tone(heard)
+    with serving("plain", film=stream(2, **film), tone=loud) as server:
         camera = Camera(uuid4(), "camera", server.url("plain"), transport=transport, sound=sound)
         with closing(source.open(camera, None)):
             assert source.chosen(camera) == chosen

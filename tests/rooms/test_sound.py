@@ -194,9 +194,9 @@ def test_without_sound_no_picture_waits():
 def placed(packets, codec="aac"):
     """Return when each unit begins, in samples, with the picture at zero when it was captured at START."""
     track = Track(sound_info(codec), INFO.time_base)
-    picture = Packet(b"", 0, True, START, START)
+    track.see(Packet(b"", 0, True, START, START))
     for one in packets:
-        track.add(one, picture)
+        track.add(one)
     track.finish()
     return [unit.at for unit in track._units if unit.at > -UNIT_SAMPLES]  # at that an encoder begins
 

@@ -141,15 +141,35 @@ FAULTS = {
     "sound and no reports": Fault(
         {START}, 1, {"tone": tone("aac"), "reports": False}, film=as_long_as_sound, sound=True
     ),
+    "sound of G.711": Fault({START}, 1, {"tone": tone("pcm_alaw")}, film=as_long_as_sound, sound=True),
+    "sound that does not arrive": Fault(
+        {START}, 1, {"tone": tone("aac"), "sound_loss": 0.1}, film=as_long_as_sound, sound=True
+    ),
+    "loss beside sound": Fault(
+        {START, GapReason.PACKET_LOSS}, 1, {"tone": tone("aac"), "loss": 0.01}, film=rich, sound=True
+    ),
+    "stall of the picture alone": Fault(
+        {START, GapReason.CAMERA_UNREACHABLE},
+        2,
+        {"tone": tone("aac")},
+        begins=setting(blind=True),
+        ends=setting(blind=False),
+        film=as_long_as_sound,
+        sound=True,
+    ),
     "sound not wanted": Fault({START}, 1, {"tone": tone("aac")}),
-    "sound not wanted of libav": Fault({START}, 1, {"tone": tone("aac")}, by_libav=True),
     "wrong certificate": Fault({GapReason.CAMERA_UNREACHABLE}, 0),
 }
 UNTRUSTED = ("wrong certificate", "wrong certificate by libav")
 OF_BOTH = ("stall", "abort", "hang in DESCRIBE", "loss", "timestamp jump", "resolution change",
-           "codec change", "start inside a group", "B-frames", "wrong certificate")  # fmt: skip
+           "codec change", "start inside a group", "B-frames", "wrong certificate", "sound",
+           "sound not wanted", "loss beside sound", "stall of the picture alone")  # fmt: skip
 FAULTS |= {f"{name} by libav": replace(FAULTS[name], by_libav=True) for name in OF_BOTH}
 """Cameras have the receiver that is chosen for them; these are given to libav as well."""
+FAULTS["stall of the picture alone by libav"].reasons = {
+    *FAULTS["stall of the picture alone"].reasons,
+    GapReason.STREAM_ERROR,  # it asks for a stream of which nothing is seen yet
+}
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,20 @@ def config(context: av.AudioCodecContext) -> bytes:
     return (2 << 11 | _RATES.index(context.sample_rate) << 7 | context.channels << 3).to_bytes(2, "big")
 
 
+def rate_and_channels(config: bytes) -> tuple[int, int] | None:
+    """Return what an AudioSpecificConfig (ISO/IEC 14496-3, 1.6.2.1) says, None if it says nothing sensible.
+
+    Hz, and how many channels: 0 where they are told elsewhere.
+    """
+    if len(config) < 2:
+        return None
+    bits = int.from_bytes(config[:5].ljust(5, b"\x00"), "big")
+    index = bits >> 31 & 0xF
+    if index == 0xF:
+        return bits >> 7 & 0xFFFFFF, bits >> 3 & 0xF
+    return (_RATES[index], bits >> 27 & 0xF) if index < len(_RATES) else None
+
+
 class Converter:
     """Turns G.711 (ITU-T G.711; one byte a sample) into AAC of the same rate. ``info`` describes that."""
 

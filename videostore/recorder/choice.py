@@ -29,7 +29,7 @@ class ChosenSource:
     def __init__(self, *, stall: timedelta, now: Callable[[], datetime], root: Path) -> None:
         self._libav = RtspSource(stall=stall, now=now, root=root)
         self._native = NativeSource(stall=stall, now=now, root=root)
-        self._doubts: dict[CameraId, tuple[str, float]] = {}
+        self._doubts: dict[tuple[CameraId, bool], tuple[str, float]] = {}  # by whether sound is wanted
         self._said: dict[CameraId, tuple[str, str]] = {}
 
     def chosen(self, camera: Camera) -> tuple[str, str]:
@@ -56,13 +56,11 @@ class ChosenSource:
     def _why_libav(self, camera: Camera) -> str:
         if camera.transport is Transport.UDP:
             return "udp"
-        if camera.sound:
-            return "sound"
-        reason, until = self._doubts.get(camera.id, ("", 0.0))
+        reason, until = self._doubts.get((camera.id, camera.sound), ("", 0.0))
         return reason if time.monotonic() < until else ""
 
     def _doubt(self, camera: Camera, reason: str) -> None:
-        self._doubts[camera.id] = reason, time.monotonic() + _LEFT_TO_LIBAV_SECONDS
+        self._doubts[camera.id, camera.sound] = reason, time.monotonic() + _LEFT_TO_LIBAV_SECONDS
 
     def _say(self, camera: Camera, receiver: str, reason: str) -> None:
         name, before, now = str(camera.id), self._said.get(camera.id), (receiver, reason)

@@ -34,6 +34,8 @@ class Track:
         self._heard = float(sound.time_base * self._rate)  # samples in a tick of the sound's own
         self._shown = float(picture_time_base * self._rate)  # and in one of the picture
         self._converter = None if sound.codec == "aac" else Converter(sound)
+        self._picture: Packet | None = None
+        self._frame: float | None = None  # how long a picture lasts at least, in samples
         self._offset: float | None = None  # of the picture's time line against the sound's own, in samples
         self._end: int | None = None
         self._taken = 0  # until where units were given out
@@ -43,9 +45,18 @@ class Track:
             self._converter.info if self._converter else replace(sound, time_base=Fraction(1, self._rate))
         )
 
-    def add(self, packet: Packet, picture: Packet) -> None:
-        """Take a packet. ``picture`` is the last one that came."""
-        at = self._place(packet, picture)
+    def see(self, picture: Packet) -> None:
+        """Take a picture: sound that comes after it is of its time."""
+        if self._picture is not None and picture.pts != self._picture.pts:
+            step = abs(picture.pts - self._picture.pts) * self._shown
+            self._frame = min(step, self._frame or step)
+        self._picture = picture
+
+    def add(self, packet: Packet) -> None:
+        """Take a packet; what comes before the first picture is left out."""
+        if self._picture is None:
+            return
+        at = self._place(packet, self._picture)
         close = self._apart(CLOSE)
         breaks = self._end is None or at - self._end > close
         if not breaks:
@@ -55,10 +66,9 @@ class Track:
             at = self._end
         if self._converter is None:
             self._units.append(Unit(packet.data, at))
-            self._end = at + UNIT_SAMPLES
         else:
             self._units += self._converter.add(packet.data, at, breaks=breaks)
-            self._end = at + self._converter.samples(packet.data)
+        self._end = at + self._samples_of(packet.data)
 
     def reaches(self, ticks: int) -> bool:
         """Say whether all that is heard before ``ticks`` of the picture is here."""
@@ -88,12 +98,18 @@ class Track:
         if self._converter is not None:
             self._units += self._converter.finish()
 
+    def _samples_of(self, data: bytes) -> int:
+        return self._converter.samples(data) if self._converter else UNIT_SAMPLES
+
     def _samples(self, ticks: int) -> int:
         return int(ticks * self._shown)
 
     def _place(self, packet: Packet, picture: Packet) -> int:
         own, shown = packet.pts * self._heard, picture.pts * self._shown
         arrived = self._apart(packet.received_at - picture.received_at)
+        if self._frame is not None:
+            arrived = min(arrived, self._frame)  # or the next picture would have come: reads are gathered
+        arrived -= self._samples_of(packet.data)  # it comes when its last sample was heard
         if packet.claimed_at and picture.claimed_at:
             claimed = self._apart(packet.claimed_at - picture.claimed_at)
             if abs(claimed - arrived) < self._apart(BELIEVED):
@@ -122,10 +138,12 @@ class Duet:
     def add(self, packet: Packet) -> Sequence[Group]:
         """Take a packet; return the groups that are complete. Raises CameraStreamInvalid if time jumps."""
         if packet.sound:
-            if self._track and self._picture:
-                self._track.add(packet, self._picture)
+            if self._track:
+                self._track.add(packet)
             return self._complete()
         self._picture = packet
+        if self._track:
+            self._track.see(packet)
         group = self._cutter.add(packet)
         if group is not None:
             self._waiting.append(group)

@@ -42,6 +42,8 @@ _AT_ONCE = {"probesize": "32"}
 _LOOK_FIRST = {"analyzeduration": "1000000"}
 """For cameras whose SDP says too little: look at a second of the stream before handing it out."""
 
+_A_DAY = 86_400.0
+"""Seconds; a step of time stamps beyond it says nothing."""
 _WANTED = {False: "video", True: "video+audio"}
 """By ``Camera.sound``: what is not wanted is not asked for."""
 _IN_ORDER = {"reorder_queue_size": "2"}
@@ -82,14 +84,14 @@ class RtspSource:
                 return self._open(camera.url, credentials, {**options, **_LOOK_FIRST})
 
     def _open(self, url: str, credentials: tuple[str, str] | None, options: Mapping[str, str]) -> RtspStream:
-        with _translated(url):
+        with _translated(url), av.logging.Capture(local=True) as said:
             container = av.open(
                 _with_credentials(url, credentials),
                 options=dict(options),
                 timeout=(_OPENING.total_seconds(), self._stall.total_seconds()),
             )
         try:
-            return RtspStream(container, url, self._now)
+            return RtspStream(container, url, self._now, stall=self._stall, lost=_lost(said))
         except CameraError:
             container.close()
             raise
@@ -98,11 +100,21 @@ class RtspSource:
 class RtspStream:
     """Port CameraStream; a context manager."""
 
-    def __init__(self, container: av.container.InputContainer, url: str, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        url: str,
+        now: Callable[[], datetime],
+        *,
+        stall: timedelta,
+        lost: int,
+    ) -> None:
+        """``lost`` is how many packets were missed while it was opened: it waits for both tracks."""
         videos = container.streams.video
         if not videos:
             raise CameraStreamInvalid(f"{url} sends no video", hint="Choose another stream of the camera.")
         self._container, self._stream, self._url, self._now = container, videos[0], url, now
+        self._stall, self._lost = stall, lost
         context = self._stream.codec_context
         if context.name not in CODECS:
             raise CameraStreamInvalid(
@@ -133,19 +145,23 @@ class RtspStream:
         self._container.close()
 
     def packets(self) -> Iterator[Packet]:
-        steady, lost, pts, heard = _Steady(self.info.time_base), 0, None, 0
+        steady, lost, pts, heard = _Steady(self.info.time_base), self._lost, None, 0
         wanted = [self._stream, self._sound] if self._sound else [self._stream]
+        seen = self._now()
         with _translated(self._url), av.logging.Capture(local=True) as said:
-            for packet in self._container.demux(wanted):
+            for packet, at in _Arrivals(self._now).each(self._container.demux(wanted)):
                 if not packet.size:
                     break
-                at, claimed = self._now(), _claimed(packet)
+                claimed = _claimed(packet)
                 lost += _lost(said)  # of which track is not said: the picture bears it
                 if packet.stream is self._sound:
+                    if at - seen > self._stall:
+                        break  # it is heard, and not seen
                     heard = heard if packet.pts is None else packet.pts
                     yield Packet(bytes(packet), heard, True, at, claimed, sound=True)
                     heard += packet.duration or 0  # further units of one RTP packet have no time of their own
                     continue
+                seen = at
                 if packet.pts is None and pts is not None:
                     continue  # nothing says when it was: the cutter sees the hole
                 pts = packet.pts or 0  # libav gives the very first packet no time: it is time zero
@@ -155,6 +171,43 @@ class RtspStream:
         raise CameraUnreachable(
             f"{self._url} ended its stream", hint="The recorder connects again by itself."
         )
+
+
+class _Arrivals:
+    """When packets were there, which may be before they are read: who reads may be held up, by a disk or a
+    busy host. A packet may have come earlier by as long as nobody read, and did if its time stamp says so."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._unread_s = 0.0
+        self._latest: dict[
+            int, tuple[datetime, float]
+        ] = {}  # of each track: arrival, and time stamp, seconds
+
+    def each(self, packets: Iterator[av.Packet[Any]]) -> Iterator[tuple[av.Packet[Any], datetime]]:
+        """Yield them, each with when it was there at the latest."""
+        left = time.monotonic()
+        while True:
+            asked = time.monotonic()
+            packet = next(packets, None)
+            if packet is None:
+                return
+            came = time.monotonic()
+            self._unread_s = max(0.0, self._unread_s + (asked - left) - (came - asked))
+            yield packet, self._arrived(packet)
+            left = came
+
+    def _arrived(self, packet: av.Packet[Any]) -> datetime:
+        at, track = self._now(), packet.stream_index
+        if packet.pts is None or packet.time_base is None:
+            return at
+        stamp_s = float(packet.pts * packet.time_base)
+        before, latest_s = self._latest.get(track, (at, stamp_s))
+        said = before + timedelta(seconds=min(_A_DAY, max(0.0, stamp_s - latest_s)))
+        at = max(at - timedelta(seconds=self._unread_s), min(at, said))
+        if stamp_s >= latest_s:
+            self._latest[track] = at, stamp_s
+        return at
 
 
 class _Steady:

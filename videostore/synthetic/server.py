@@ -44,11 +44,12 @@ class SyntheticCamera:
     """One camera of the server, and what is wrong with it.
 
     ``clock_offset_seconds`` is added to the wall clock of its sender reports; ``silent`` keeps the
-    connection but sends nothing; ``away`` refuses new connections and hangs up on the present ones;
-    ``hangs`` names an RTSP method it never answers. ``loss`` is the share of RTP packets that never
-    arrive; ``jump_seconds`` is added to the RTP time stamps; with ``mid_gop`` it does not wait for a keyframe
-    to begin. ``stream`` may be exchanged while it runs. Without ``describes`` its SDP has no parameter sets,
-    as with many cameras. With a ``tone`` it hears, too: the beeps go with a picture of ``LOOP_SECONDS``.
+    connection but sends nothing, ``blind`` it sends no picture; ``away`` refuses new connections and hangs up
+    on the present ones; ``hangs`` names an RTSP method it never answers. ``loss`` is the share of RTP packets
+    that never arrive, ``sound_loss`` that of the sound alone; ``jump_seconds`` is added to the RTP time
+    stamps; with ``mid_gop`` it does not wait for a keyframe to begin. ``stream`` may be exchanged while it
+    runs. Without ``describes`` its SDP has no parameter sets, as with many cameras. With a ``tone`` it hears,
+    too: the beeps go with a picture of ``LOOP_SECONDS``.
     ``sent`` is what it sent: ``(number of the picture in the loop, Unix time of capture)``; ``heard`` counts
     the packets of sound.
     """
@@ -59,12 +60,14 @@ class SyntheticCamera:
     password: str = ""
     clock_offset_seconds: float = 0.0
     silent: bool = False
+    blind: bool = False
     away: bool = False
     reports: bool = True
     describes: bool = True
     basic: bool = False
     hangs: str = ""
     loss: float = 0.0
+    sound_loss: float = 0.0
     jump_seconds: float = 0.0
     mid_gop: bool = False
     tone: Tone | None = None
@@ -307,7 +310,7 @@ class _Connection:
             due = self._server.frame_at(at) + delay
             await asyncio.sleep(max(0.0, due - time.time()))
             at += 1
-            if camera.silent:
+            if camera.silent or camera.blind:
                 continue
             captured = self._server.frame_at(shown)
             jump = int(camera.jump_seconds * CLOCK_HZ)
@@ -351,7 +354,7 @@ class _Connection:
                 self._send(1, 1, sender_report(ssrc, wall, timestamp, packets, octets))
                 report_at = due + _REPORT_SECONDS
             head = struct.pack(">BBHII", 0x80, 0x80 | PAYLOAD_TYPES[tone.codec], sequence, timestamp, ssrc)
-            if luck.random() >= camera.loss:
+            if luck.random() >= max(camera.loss, camera.sound_loss):
                 self._send(1, 0, head + sound_payload(tone, unit))
             sequence = (sequence + 1) % 2**16
             packets, octets = packets + 1, octets + len(unit)

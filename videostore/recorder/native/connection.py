@@ -55,6 +55,10 @@ class Connection:
     def listen(self, channel: int, receive: Receive) -> None:
         self._channels[channel] = receive
 
+    def free(self, *channels: int) -> bool:
+        """Say whether nobody listens to these."""
+        return not self._channels.keys() & set(channels)
+
     # --- while it is set up ---
 
     def ask(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> rtsp.Message:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+PROFILES = frozenset({"RTP/AVP", "RTP/AVPF", "RTP/AVP/TCP"})
+"""Packets as they are, not encrypted."""
 _STATIC = {0: ("PCMU", 8000), 8: ("PCMA", 8000), 26: ("JPEG", 90_000)}
 
 

@@ -1,4 +1,4 @@
-"""Port CameraSource over TCP and TLS, for H.264 and H.265: opens a stream, then leaves it to the loop.
+"""Port CameraSource over TCP and TLS: opens a stream, then leaves it to the loop.
 
 Its packets are handed over a group at a time, so that the thread which seals and writes them wakes seldom.
 """
@@ -25,9 +25,10 @@ from videostore.ports import Packet, StreamInfo
 from videostore.recorder.knock import reach
 from videostore.recorder.native import parameters, rtcp, rtsp, sdp
 from videostore.recorder.native.connection import Connection
+from videostore.recorder.native.feed import Feed
 from videostore.recorder.native.frames import Doubt, Frame, H264Frames, H265Frames
 from videostore.recorder.native.loop import Loop
-from videostore.recorder.native.rtp import Receiver
+from videostore.recorder.native.sound import heard
 
 _CODECS = {"H264": ("h264", H264Frames), "H265": ("hevc", H265Frames)}
 _SETS = {"h264": ("sprop-parameter-sets",), "hevc": ("sprop-vps", "sprop-sps", "sprop-pps")}
@@ -118,6 +119,7 @@ class NativeStream:
         self._connection = connection
         self._url = camera.url
         self._control = camera.url
+        self._listens = camera.sound
         self._stall = stall.total_seconds()
         self._doubted = doubted
         self._lock = Lock()  # of the connection, between the loop and close()
@@ -127,11 +129,8 @@ class NativeStream:
         self._put_bytes = self._taken_bytes = 0
         self._arrived_at = now
         self._ours = secrets.randbits(32)
-        self._report: rtcp.SenderReport | None = None
-        self._reported = 0.0
-        self._clock: tuple[datetime, int] | None = None  # of the report: wall clock and ticks
+        self._feeds: list[Feed] = []  # the picture, and maybe its sound
         self._live = False
-        self._counted = (0, 0)
         self._handed = self._framed = self._spoke = self._told = time.monotonic()
         self._keepalive = 30.0
 
@@ -143,37 +142,41 @@ class NativeStream:
         base = described.header("content-base") or described.header("content-location") or self._url
         description = sdp.parse(described.body.decode("utf-8", "replace"), base=base)
         media = _video(description)
+        sound = heard(description.media) if self._listens else None
         self._control = description.control
         codec, frames = _CODECS[media.encoding]
-        self._clock_hz = media.clock_hz
-        self._receiver = Receiver(media.payload_type, frames(self._framed_one))
-        self._report_channel = self._set_up(media)
+        self._set_up(Feed(media, frames(lambda frame: self._framed_one(self._feeds[0], frame))))
+        if sound is not None:
+            self._set_up(Feed(sound.media, sound.units(lambda unit: self._heard_one(self._feeds[1], unit))))
         self._connection.ask("PLAY", self._control, {"Range": "npt=0.000-"})
-        self.info = self._describe(codec, media)
+        self.info = replace(self._describe(codec, media), sound=sound.info if sound else None)
         self._handed = self._framed = self._spoke = time.monotonic()
         self._connection.go_live()
         self._live = True
         self._loop.add(self)
 
-    def _set_up(self, media: sdp.Media) -> int:
-        """Returns the channel of reports."""
-        transport = "RTP/AVP/TCP;unicast;interleaved=0-1"
-        answer = self._connection.ask("SETUP", media.control, {"Transport": transport})
+    def _set_up(self, feed: Feed) -> None:
+        ours = 2 * len(self._feeds)
+        transport = f"RTP/AVP/TCP;unicast;interleaved={ours}-{ours + 1}"
+        answer = self._connection.ask("SETUP", feed.media.control, {"Transport": transport})
         channels = rtsp.channels(answer)
-        if channels is None:
+        if channels is None or not self._connection.free(*channels):
             raise Doubt("transport")
-        self._connection.session, seconds = rtsp.session(answer)
-        self._keepalive = max(1.0, min(30.0, seconds / 2))
-        self._connection.listen(channels[0], self._receiver.packet)
-        self._connection.listen(channels[1], self._heard_report)
-        return channels[1]
+        if not self._connection.session:
+            self._connection.session, seconds = rtsp.session(answer)
+            self._keepalive = max(1.0, min(30.0, seconds / 2))
+        self._feeds.append(feed)
+        self._connection.listen(channels[0], feed.receiver.packet)
+        self._connection.listen(channels[1], lambda data: self._heard_report(feed, data))
+        feed.report_channel = channels[1]
 
     def _describe(self, codec: str, media: sdp.Media) -> StreamInfo:
         """By the parameter sets of the description, else by those of the first keyframe."""
         sets = _sprop(media, _SETS[codec])
         while not sets:
-            if self._batch and self._batch[0].keyframe:
-                sets = parameters.sets(codec, self._batch[0].data)
+            first = next((packet for packet in self._batch if not packet.sound), None)
+            if first is not None and first.keyframe:
+                sets = parameters.sets(codec, first.data)
                 if not sets:
                     raise Doubt("no-parameter-sets")
             else:
@@ -186,7 +189,7 @@ class NativeStream:
         except parameters.Unreadable as error:
             raise Doubt("parameter-sets") from error
         extradata = b"".join(b"\x00\x00\x00\x01" + one for one in sets)
-        return StreamInfo(codec, picture.width, picture.height, Fraction(1, self._clock_hz), extradata)
+        return StreamInfo(codec, picture.width, picture.height, Fraction(1, media.clock_hz), extradata)
 
     # --- what the loop calls ---
 
@@ -231,65 +234,35 @@ class NativeStream:
                     self._connection.say(self._keepalive_method, self._control)
                 if monotonic - self._told >= _REPORT:
                     self._told = monotonic
-                    self._tell(monotonic)
+                    for feed in self._feeds:
+                        self._connection.send(feed.report(self._ours, monotonic))
             except OSError as error:
                 self._fail(self._gone(f"hung up: {error}"))
 
     # --- what the connection calls ---
 
-    def _framed_one(self, frame: Frame) -> None:
-        packet = Packet(
-            frame.data,
-            frame.timestamp,
-            frame.keyframe,
-            self._arrived_at,
-            self._claimed(frame.timestamp),
-            frame.lost,
+    def _framed_one(self, feed: Feed, frame: Frame) -> None:
+        at = frame.timestamp
+        self._batch.append(
+            Packet(frame.data, at, frame.keyframe, self._arrived_at, feed.claimed(at), frame.lost)
         )
-        self._batch.append(packet)
         self._framed = time.monotonic()
         if self._live and frame.keyframe:
             self._hand_over(self._framed)
 
-    def _heard_report(self, data: memoryview) -> None:
-        for one in rtcp.parse(bytes(data)):
-            if isinstance(one, rtcp.Bye):
-                self._connection.broken = "it says goodbye"
-            else:
-                self._report, self._reported, self._clock = one, time.monotonic(), None
-
-    def _claimed(self, timestamp: int) -> datetime | None:
-        if self._report is None:
-            return None
-        if self._clock is None:
-            wall = rtcp.wall_clock(self._report)
-            if wall is None:
-                return None
-            self._clock = wall, self._receiver.ticks(self._report.timestamp)
-        wall, ticks = self._clock
-        try:
-            return wall + timedelta(seconds=(timestamp - ticks) / self._clock_hz)
-        except OverflowError:
-            return None
-
-    def _tell(self, monotonic: float) -> None:
-        """Send a receiver report (RFC 3550, 6.4.2)."""
-        receiver = self._receiver
-        received, lost = receiver.received, receiver.lost
-        since, missing = received - self._counted[0], lost - self._counted[1]
-        self._counted = received, lost
-        report = self._report
-        body = rtcp.receiver_report(
-            self._ours,
-            receiver.ssrc,
-            fraction_lost=min(255, 256 * missing // max(1, since + missing)),
-            lost=lost,
-            highest=receiver.highest,
-            last=report.ntp >> 16 & 0xFFFFFFFF if report else 0,
-            delay=int((monotonic - self._reported) * 65536) if report else 0,
+    def _heard_one(self, feed: Feed, unit: Frame) -> None:
+        """What was lost is counted, and becomes silence: nothing is missing of the picture."""
+        at = unit.timestamp
+        self._batch.append(
+            Packet(unit.data, at, True, self._arrived_at, feed.claimed(at), unit.lost, sound=True)
         )
-        head = bytes([0x24, self._report_channel]) + len(body).to_bytes(2, "big")
-        self._connection.send(head + body)
+
+    def _heard_report(self, feed: Feed, data: memoryview) -> None:
+        for one in rtcp.parse(bytes(data)):
+            if isinstance(one, rtcp.SenderReport):
+                feed.told(one)
+            elif feed is self._feeds[0]:
+                self._connection.broken = "it says goodbye"
 
     def _hand_over(self, monotonic: float) -> None:
         self._handed = monotonic
@@ -342,7 +315,7 @@ def _video(description: sdp.Description) -> sdp.Media:
         raise Doubt("no-video")
     if found.encoding not in _CODECS:
         raise Doubt("codec")
-    if found.profile not in {"RTP/AVP", "RTP/AVPF", "RTP/AVP/TCP"}:
+    if found.profile not in sdp.PROFILES:
         raise Doubt("profile")
     donl = found.parameters.get("sprop-max-don-diff", "0") or "0"
     if found.clock_hz <= 0 or found.parameters.get("packetization-mode") == "2" or donl != "0":

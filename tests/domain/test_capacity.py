@@ -25,6 +25,16 @@ def test_three_hundred_cameras_of_four_megabit_for_thirty_days():
     assert found["hour keys live"] == 720
 
 
+def test_what_the_ledger_costs_grows_with_cameras_and_with_keys_and_less_with_longer_keys():
+    one, two, none = (told(replace(THREE_HUNDRED, cameras=n))["ledger"] for n in (1, 2, 0))
+    assert two - one == one - none == 365 * 24 * (1006 + 779)
+    assert none == 365 * 24 * 2 * 768
+    assert (
+        told(replace(THREE_HUNDRED, key_period=timedelta(hours=2)))["ledger"] * 2
+        == told(THREE_HUNDRED)["ledger"]
+    )
+
+
 @pytest.mark.parametrize("what", ["footage held", "store to buy", "segments live", "catalogue"])
 def test_half_the_time_costs_half(what):
     assert told(replace(THREE_HUNDRED, keep=timedelta(days=15)))[what] == told(THREE_HUNDRED)[what] / 2

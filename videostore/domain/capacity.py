@@ -23,12 +23,15 @@ class Figure:
 
 
 INGEST = "python bench/ingest.py --cameras 16 --seconds 60"
+COSTS = "python bench/costs.py"
 FIGURES = {
     "record": Figure(0.63, "CPU s a camera-minute of 4 Mbit/s", INGEST),
-    "row": Figure(617, "bytes a row in SQLite, indexes included", "50,000 rows: docs/guide/capacity.md"),
-    "certificate": Figure(930, "bytes a certificate in the ledger", "a ledger of videostore demo"),
-    "chain": Figure(778, "bytes an hour of a camera's chain in the ledger", "a ledger of videostore demo"),
-    "key": Figure(8192, "bytes an hour key: two files of a disk block", "du keyring"),
+    "row": Figure(635, "bytes a row in SQLite, indexes included", COSTS),
+    "certificate": Figure(1006, "bytes a certificate in the ledger", COSTS),
+    "chain": Figure(779, "bytes an hour of a camera's chain in the ledger", COSTS),
+    "key records": Figure(768, "bytes of the ledger for the making and the end of an hour key", COSTS),
+    "key": Figure(8192, "bytes an hour key: two files of a disk block", COSTS),
+    "destroyed key": Figure(4096, "bytes that say that a key was destroyed, and when", COSTS),
 }
 HEADROOM = 1.25
 """What is added to storage: objects wait for deletion, a store compacts, bitrates vary."""
@@ -65,7 +68,9 @@ def needs(wanted: Wanted) -> Iterator[Need]:
     live = segments_day * keep_days
     hours = wanted.keep / wanted.key_period
     record, row, key = FIGURES["record"], FIGURES["row"], FIGURES["key"]
-    records = FIGURES["certificate"].value + FIGURES["chain"].value
+    periods = 365 * DAY / wanted.key_period
+    camera_year = periods * (FIGURES["certificate"].value + FIGURES["chain"].value)
+    keys_year = periods * _KINDS * FIGURES["key records"].value
     cpu = record.value / 60 * cameras * wanted.bitrate_bits / 4e6
     hour = cameras * (wanted.key_period / wanted.segment)
     yield Need("footage held", held, "bytes", f"{cameras} cameras for {keep_days:g} days")
@@ -79,10 +84,15 @@ def needs(wanted: Wanted) -> Iterator[Need]:
     yield Need("spool", in_bytes * wanted.outage.total_seconds(), "bytes", "for the outage, on local SSD")
     yield Need("catalogue", live * row.value, "bytes", f"{row.value:g} {row.unit}")
     yield Need("hour keys live", hours, "keys", f"{hours * key.value / 1e6:.1f} MB on disk")
-    yield Need("ledger", cameras * 24 * 365 * records, "bytes a year", "a certificate and a chain an hour")
+    left = periods * _KINDS * FIGURES["destroyed key"].value
+    yield Need("keys destroyed", left, "bytes a year", "what says so is kept, for videos and entry/exit")
+    a_month = f"{camera_year / 12e6:.1f} MB a camera and {keys_year / 12e6:.1f} MB for keys each month"
+    yield Need("ledger", cameras * camera_year + keys_year, "bytes a year", a_month)
 
 
 _CORES = 3
+_KINDS = 2
+"""Video and entry/exit have keys of their own."""
 
 
 def advice(wanted: Wanted) -> Iterator[str]:

@@ -12,8 +12,10 @@ from videostore.domain.access import AccessPolicy, Reason, right_to_see
 from videostore.domain.errors import ConfigInvalid, RequestInvalid, SignatureInvalid, StaffUnknown
 from videostore.domain.identity import Identity, code_step
 from videostore.domain.segment import Span
+from videostore.gate.authenticator import current_code
 from videostore.gate.papers import sign_acknowledgement, sign_approval
-from videostore.gate.staff import FileStaffDirectory, current_code
+from videostore.gate.staff import FileStaffDirectory
+from videostore.keyring.master import MasterKeyFile
 from videostore.signing import SigningKey
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -32,7 +34,14 @@ class People:
         self.keys = {name: SigningKey.create(root / f"{name}.key") for name in ("delegate", "alice", "bruno")}
         self.approvers = {"delegate": self.keys["delegate"].public}
         self.secrets = {}
-        self.directory = FileStaffDirectory(root / "staff", approvers=lambda: self.approvers, hasher=CHEAP)
+        self.login_key = MasterKeyFile(root / "login.key")
+        self.login_key.renew()
+        self.directory = self.open()
+
+    def open(self):
+        return FileStaffDirectory(
+            self.root / "staff", approvers=lambda: self.approvers, key=lambda: self.login_key, hasher=CHEAP
+        )
 
     def add(self, name="alice", department="DSS"):
         public = self.keys[name].public
@@ -223,13 +232,36 @@ def test_a_password_set_by_somebody_else_ends_the_acknowledgement(people, who):
         assert people.reason() is Reason.APPROVAL_UNSIGNED, "not even with the person's own signature"
 
 
-@pytest.mark.parametrize("part", ["password", "totp"])
+@pytest.mark.parametrize("part", ["password", "totp_sealed"])
 def test_no_part_of_a_login_can_be_exchanged(people, part):
     people.admit()
     people.add("bruno")
     login = {**people.file()["login"], part: people.file("bruno")["login"][part]}
     people.edit(login=login)
     assert people.reason() is Reason.APPROVAL_UNSIGNED
+
+
+def test_who_reads_the_files_of_people_and_no_more_makes_no_code(people):
+    people.admit()
+    assert people.secrets["alice"] not in (people.root / "staff" / "alice.json").read_text()
+    people.login_key = MasterKeyFile(people.root / "another.key")
+    people.login_key.renew()
+    with pytest.raises(ConfigInvalid, match="damaged"):
+        people.open().dossier("alice")
+    code = current_code(people.secrets["alice"], now=NOW)
+    assert people.open().prove("alice", PASSWORD, code, now=NOW) is None
+
+
+def test_a_secret_that_lay_in_clear_is_sealed_and_ends_no_approval(people):
+    people.admit()
+    login = people.file()["login"]
+    people.edit(login={"password": login["password"], "totp": people.secrets["alice"]})
+    assert people.reason() is Reason.ALLOWED
+    people.directory.seal_secrets()
+    assert set(people.file()["login"]) == {"password", "totp_sealed"}
+    assert people.secrets["alice"] not in (people.root / "staff" / "alice.json").read_text()
+    assert people.reason() is Reason.ALLOWED
+    assert people.prove().step == code_step(NOW)
 
 
 def test_an_approver_gives_a_lost_login_back_and_the_person_signs_again(people):

@@ -27,12 +27,13 @@ from videostore.domain.presence import Direction, Passage
 from videostore.domain.retention import Kind
 from videostore.domain.segment import EPOCH, KeyId, Span
 from videostore.gate.api import create_api
+from videostore.gate.authenticator import current_code
 from videostore.gate.casebook import Casebook
 from videostore.gate.export import Unit
 from videostore.gate.logins import Logins
 from videostore.gate.papers import sign_approval
 from videostore.gate.service import Gate
-from videostore.gate.staff import FileStaffDirectory, current_code
+from videostore.gate.staff import FileStaffDirectory
 from videostore.recorder.muxer import Muxer
 from videostore.signing import ExportKey, SigningKey
 from videostore.synthetic.film import frame_numbers
@@ -56,7 +57,9 @@ class House(Premises):
         }
         self.secrets, self.last_step = {}, {}
         self.approvers = {"delegate": self.person_keys["delegate"].public}
-        self.staff = FileStaffDirectory(root / "staff", approvers=lambda: self.approvers, hasher=CHEAP)
+        self.staff = FileStaffDirectory(
+            root / "staff", approvers=lambda: self.approvers, key=lambda: self.master, hasher=CHEAP
+        )
         for name in ("alice", "bruno", "carol"):
             public = self.person_keys[name].public
             self.secrets[name] = self.staff.add(name, department="DSS", password=PASSWORD, public_key=public)

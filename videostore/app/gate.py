@@ -35,6 +35,7 @@ def run_gate(parts: Parts, stop: Stop) -> None:
     must_stand(parts)
     site, settings = parts.site, parts.site.settings.gate
     try_out(parts.master_key)
+    parts.staff.seal_secrets()
     gate = Gate(
         staff=parts.staff,
         ledger=parts.ledger,

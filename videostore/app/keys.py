@@ -11,6 +11,7 @@ from videostore.config.credentials import resolve_secret
 from videostore.config.durations import split_address
 from videostore.config.site import Site
 from videostore.domain.errors import ConfigInvalid, SignatureInvalid
+from videostore.durable import locked
 from videostore.gate.certificates import OwnCertificate
 from videostore.keyring.master import MasterKeyFile
 from videostore.ports import MasterKey
@@ -47,6 +48,15 @@ ELSEWHERE = (PKCS11, TRANSIT)
 
 def ledger_key(root: Path) -> Path:
     return root / "secrets" / "ledger.key"
+
+
+def login_key(site: Site) -> MasterKey:
+    """Return the key that seals the secrets of authenticators; a site that has none yet gets one."""
+    key = MasterKeyFile(path := site.root / "secrets" / "login.key")
+    with locked(site.root / "run" / "login-key.lock"):
+        if not path.exists():
+            key.renew()
+    return key
 
 
 def recorder_key(root: Path) -> Path:

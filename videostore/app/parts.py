@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from videostore.app.host import host_time
-from videostore.app.keys import ELSEWHERE, ledger_key, master_key, recorder_key
+from videostore.app.keys import ELSEWHERE, ledger_key, login_key, master_key, recorder_key
 from videostore.app.ledger import open_ledger, verify_against
 from videostore.check import invariants
 from videostore.config.credentials import resolve_credentials
@@ -308,7 +308,7 @@ def bucket_of(site: Site, settings: BucketSettings, credentials: str) -> Bucket:
 
 def staff(site: Site) -> FileStaffDirectory:
     """Return the people on file of a site."""
-    return FileStaffDirectory(site.root / "staff", approvers=site.approvers)
+    return FileStaffDirectory(site.root / "staff", approvers=site.approvers, key=lambda: login_key(site))
 
 
 def sweep(parts: Parts) -> Sweep:

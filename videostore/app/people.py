@@ -17,9 +17,9 @@ from videostore.domain.breach import suspected
 from videostore.domain.errors import ConfigInvalid, LedgerBroken, SignatureInvalid
 from videostore.domain.identity import Identity
 from videostore.domain.ledger import Event, Json, Record
+from videostore.gate.authenticator import current_code, enrolment
 from videostore.gate.casebook import Casebook
 from videostore.gate.papers import read_approval
-from videostore.gate.staff import current_code, enrolment
 from videostore.ledger.lines import RECORDS, read_lines
 from videostore.ports import Draft
 

@@ -9,13 +9,13 @@ Whoever can edit these files still cannot let anybody in:
 - a withdrawn approval stays withdrawn, and one that was never recorded is none: the gate knows both from
   the ledger.
 
-A login is a password, kept as Argon2id (RFC 9106), with a secret for one-time codes (RFC 6238); or the
-issuer and subject of OpenID Connect. Signatures are checked at every ``dossier``.
+A login is a password, kept as Argon2id (RFC 9106), with a secret for one-time codes, sealed by a key that
+lies elsewhere (``gate.authenticator``); or the issuer and subject of OpenID Connect. Signatures are checked
+at every ``dossier``.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
 import re
 import secrets
@@ -27,15 +27,23 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
 
-import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from videostore import telemetry
 from videostore.domain.access import Acknowledgement, Approval, Dossier, Reason, Staff, judge_approval
-from videostore.domain.errors import ConfigInvalid, RequestInvalid, SignatureInvalid, StaffUnknown
-from videostore.domain.identity import CODE_PERIOD, Identity, Proof, code_step
+from videostore.domain.errors import (
+    ConfigInvalid,
+    KeyUnavailable,
+    RequestInvalid,
+    SealBroken,
+    SignatureInvalid,
+    StaffUnknown,
+)
+from videostore.domain.identity import Identity, Proof
 from videostore.domain.segment import Sha256Hex, Span
-from videostore.durable import disk_errors, locked, make_directory, write_file
+from videostore.durable import disk_errors, locked, make_directory, replace_secret, write_file
+from videostore.gate.authenticator import NO_SECRET, Sealed, new_secret, step_of
 from videostore.gate.papers import (
     Paper,
     login_sha256,
@@ -44,31 +52,35 @@ from videostore.gate.papers import (
     sign_acknowledgement,
     sign_approval,
 )
+from videostore.ports import MasterKey
 from videostore.signing import SigningKey, is_public_key
 
 MIN_PASSWORD = 12
 """Characters. Length is the only rule: see NIST SP 800-63B, section 5.1.1.2."""
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_SECRET, _NO_SECRET = re.compile(r"[A-Z2-7]{32}"), "A" * 32
+log = telemetry.logger("gate")
 _HASHINGS_AT_ONCE = 4  # each takes 64 MiB
 _VERSION = 2
 """Of a person's file. In version 1 approvals did not name the login: whoever has one is added anew."""
 
 
 class FileStaffDirectory:
-    """Port StaffDirectory. ``approvers`` gives the policy's mapping of identifier to public key; ``hasher``
-    what a guess at a password costs, by default as RFC 9106 recommends."""
+    """Port StaffDirectory. ``approvers`` gives the policy's mapping of identifier to public key; ``key`` what
+    seals the secrets of authenticators; ``hasher`` what a guess at a password costs, by default as RFC 9106
+    recommends."""
 
     def __init__(
         self,
         directory: Path,
         *,
         approvers: Callable[[], Mapping[str, str]],
+        key: Callable[[], MasterKey],
         hasher: PasswordHasher | None = None,
     ) -> None:
         self._directory = directory
         self._approvers = approvers
+        self._sealed = Sealed(key)
         self._hasher = hasher or PasswordHasher()
         self._hashing = BoundedSemaphore(_HASHINGS_AT_ONCE)
 
@@ -81,7 +93,7 @@ class FileStaffDirectory:
 
     def prove(self, staff_id: str, password: str, code: str, *, now: datetime) -> Proof | None:
         person: Paper | None = None
-        with suppress(ConfigInvalid):  # a damaged file lets nobody in, in the same time
+        with suppress(ConfigInvalid, KeyUnavailable):  # a damaged file lets nobody in, in the same time
             person = self._read(staff_id)
         login = person["login"] if person is not None else {}
         expected, secret = login.get("password"), login.get("totp")
@@ -91,7 +103,7 @@ class FileStaffDirectory:
                 right = expected is not None
             except (VerificationError, InvalidHashError):
                 right = False
-        step = _step(secret or _NO_SECRET, code, now)
+        step = step_of(secret or NO_SECRET, code, now)
         if person is None:
             return None
         return Proof(login_sha256(login), person["suspended"], right, step if secret else None)
@@ -253,6 +265,15 @@ class FileStaffDirectory:
         with self._change(staff_id) as person:
             person["suspended"] = suspended
 
+    def seal_secrets(self) -> None:
+        """Seal what an older version left in clear. It ends no approval."""
+        for staff_id in self._ids():
+            path = self._directory / f"{staff_id}.json"
+            with suppress(ConfigInvalid), self._locked():  # a damaged file lets nobody in, sealed or not
+                if b'"totp":' in path.read_bytes():
+                    replace_secret(path, self._bytes_of(self._known(staff_id)))
+                    log.info("secret.sealed")
+
     def list(self) -> Sequence[Dossier]:
         """Return everybody on file, ordered by identifier."""
         return [dossier for name in self._ids() if (dossier := self.dossier(name)) is not None]
@@ -286,7 +307,7 @@ class FileStaffDirectory:
                 f"a password has at least {MIN_PASSWORD} characters",
                 hint="Several words are easy to remember.",
             )
-        return {"password": self._hasher.hash(_bytes(password)), "totp": pyotp.random_base32()}
+        return {"password": self._hasher.hash(_bytes(password)), "totp": new_secret()}
 
     def _need_free(self, identity: Identity | None) -> None:
         """Raise RequestInvalid if the subject logs in as somebody else."""
@@ -318,8 +339,10 @@ class FileStaffDirectory:
         return person
 
     def _write(self, person: Paper) -> None:
-        data = json.dumps(person, indent=1).encode()
-        write_file(self._directory / f"{person['id']}.json", data, mode=0o600)
+        write_file(self._directory / f"{person['id']}.json", self._bytes_of(person), mode=0o600)
+
+    def _bytes_of(self, person: Paper) -> bytes:
+        return json.dumps({**person, "login": self._sealed.close(person["login"])}, indent=1).encode()
 
     def _read(self, staff_id: str) -> Paper | None:
         opened = self._open(staff_id)
@@ -336,41 +359,18 @@ class FileStaffDirectory:
                 person["id"] != staff_id
                 or person["version"] != _VERSION
                 or not isinstance(person["suspended"], bool)
-                or set(person["login"]) not in ({"password", "totp"}, {"issuer", "subject"})
-                or not _SECRET.fullmatch(person["login"].get("totp", _NO_SECRET))
             ):
                 raise ValueError("the file is another person's or another version's")  # noqa: TRY301
+            person["login"] = self._sealed.open(person["login"])
             return person, self._checked(person)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SealBroken) as error:
             raise ConfigInvalid(
                 f"the file of {staff_id} is damaged: {type(error).__name__}",
-                hint=f"Restore {path.name} of the staff directory from a copy, or add the person anew.",
+                hint=f"Restore {path.name} of the staff directory and secrets/login.key from a copy, or add "
+                "the person anew.",
             ) from error
-
-
-def enrolment(site: str, staff_id: str, secret: str) -> str:
-    """Return the ``otpauth://`` address that an authenticator takes a secret from."""
-    return pyotp.TOTP(secret).provisioning_uri(name=staff_id, issuer_name=f"videostore {site}")
-
-
-def current_code(secret: str, *, now: datetime) -> str:
-    """Return the code that an authenticator shows at ``now``."""
-    if not _SECRET.fullmatch(secret):
-        raise RequestInvalid(
-            "that is not the secret of an authenticator", hint="It has 32 letters and digits."
-        )
-    return pyotp.TOTP(secret).at(now)
-
-
-def _step(secret: str, code: str, now: datetime) -> int | None:
-    """Return the period whose code this is, of those around ``now``; always as much work."""
-    totp, this = pyotp.TOTP(secret, interval=int(CODE_PERIOD.total_seconds())), code_step(now)
-    given = code.replace(" ", "").encode()
-    found = [step for step in (this - 1, this, this + 1)
-             if hmac.compare_digest(totp.generate_otp(step).encode(), given)]  # fmt: skip
-    return found[0] if found else None
 
 
 def _facts(person: Paper) -> dict[str, str]:

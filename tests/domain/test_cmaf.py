@@ -155,7 +155,7 @@ def test_a_segment_cut_short_is_noticed_or_only_shorter(at):
         movie = parse(SEGMENT[:at])
     except SealBroken:
         return
-    assert movie.frames < FRAMES
+    assert movie.frames < FRAMES or SEGMENT[at + 4 : at + 8] == b"mfra", "an index alone loses no frame"
 
 
 @given(st.binary(max_size=200))

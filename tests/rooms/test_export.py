@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.conftest import program
 from tests.premises import SECOND, START
-from tests.rooms.test_gate import Officer, export_key
+from tests.rooms.test_gate import CAMERAS, Officer, export_key
 from tests.rooms.test_playback import HOLE, Lobby, movies
 from videostore.check.export import Trust, film_name, sign_again, verify
 from videostore.check.scratch import Scratch
@@ -29,11 +29,18 @@ from videostore.cli.access import connected
 from videostore.cli.client import ENVIRONMENT
 from videostore.cli.download import archive
 from videostore.domain import chain, cmaf
-from videostore.domain.errors import IntegrityError, SealBroken, SignatureInvalid, VideostoreError
+from videostore.domain.errors import (
+    IntegrityError,
+    SealBroken,
+    SignatureInvalid,
+    TooManyRequests,
+    VideostoreError,
+)
 from videostore.domain.film import boxes
 from videostore.domain.ledger import Event
 from videostore.domain.onvif import Meta
 from videostore.domain.segment import Span
+from videostore.gate.export import VIEWING_COPIES
 from videostore.gate.viewing_copy import Label, burnt
 from videostore.sealing import new_identity
 from videostore.signing import ExportKey
@@ -393,6 +400,21 @@ def test_a_viewing_copy_that_broke_off_goes_on_to_the_same_last_bit(copy):
     assert copy.film(0, len(data) // 3).content == data[len(data) // 3 :]
 
 
+def test_a_few_viewing_copies_are_made_at_a_time_and_players_never_wait_for_them(copy):
+    gate, camera = copy.house.gate, CAMERAS["lobby"]
+    serving = gate.footage.serving("alice", copy.serving["serving_id"])
+    making = [gate.exports.film(serving, camera, 0) for _ in range(VIEWING_COPIES + 1)]
+    for one in making[:-1]:
+        next(one)
+    with pytest.raises(TooManyRequests):
+        next(making[-1])
+    making[0].close()
+    again = gate.exports.film(serving, camera, 0)
+    assert next(again)
+    for one in (again, *making):
+        one.close()
+
+
 def test_a_viewing_copy_is_on_record_as_one_and_follows_the_rules_of_an_export(copy):
     begun, served = (
         [one for one in copy.house.events(event) if one["serving_id"] == copy.serving["serving_id"]]
@@ -415,3 +437,25 @@ def test_a_label_fits_any_picture(width, height):
     written = (frames[0] > 200).any(axis=0)
     assert not written[-2:].any()
     assert (frames[0][: frames[0].shape[0] // 2] > 60).mean() > 0.3
+
+
+def test_what_cannot_be_decoded_is_left_out_of_a_viewing_copy():
+    first, second = (cmaf.parse(movie) for movie in movies(2))
+    whole = cmaf.parse(cmaf.join(first.init, [*first.fragments, *second.fragments]))
+    label = Label("lobby", "alice", "0123456789abcdef", "fire")
+
+    def spoilt(fragment):
+        frames = fragment.data.index(b"mdat") + 4
+        return replace(fragment, data=fragment.data[:frames].ljust(len(fragment.data), b"\xff"))
+
+    def left(*broken, init=whole.init):
+        parts = [spoilt(one) if at in broken else one for at, one in enumerate(whole.fragments)]
+        movie = replace(whole, init=init, fragments=parts)
+        made = burnt(movie, start=START, asked=Span(START, START + SECOND * 9), label=label)
+        return made and (made[0], made[1].frames)
+
+    assert left() == (START, 50)
+    assert left(0) == (START + SECOND, 25)
+    assert left(1) == (START, 25)
+    assert left(0, 1) is None
+    assert left(init=whole.init[:40] + bytes(len(whole.init) - 40)) is None

@@ -13,14 +13,20 @@ import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Any
 
 from videostore.domain import cmaf, onvif
 from videostore.domain.access import Decision, Mode, Reason
 from videostore.domain.camera import Camera
 from videostore.domain.chain import Item, Run, belongs
-from videostore.domain.errors import FootageDeleted, LedgerBroken, ObjectMissing, RequestInvalid
+from videostore.domain.errors import (
+    FootageDeleted,
+    LedgerBroken,
+    ObjectMissing,
+    RequestInvalid,
+    TooManyRequests,
+)
 from videostore.domain.film import Film
 from videostore.domain.ledger import Event, Json, canonical
 from videostore.domain.segment import Segment, Sha256Hex
@@ -33,6 +39,8 @@ from videostore.signing import ExportKey
 
 FORMAT = 1
 """Version of the manifest."""
+VIEWING_COPIES = 4
+"""Made at a time: each holds one of the threads that everybody is served by while it waits for the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +82,14 @@ class Exports:
         self._ledger = ledger
         self._unit = unit
         self._exports: dict[str, _Export] = {}
+        self._copies = BoundedSemaphore(VIEWING_COPIES)
         self._encoding = Lock()  # a segment at a time for all who export: players come first
 
     def film(self, serving: Serving, camera: Camera, number: int, *, offset: int = 0) -> Iterator[bytes]:
         """Yield film ``number`` of an export, from ``offset`` on; they are made in order.
 
-        Raises RequestInvalid if there is no such film, AccessRefused for what was not granted for export.
+        Raises RequestInvalid if there is no such film, AccessRefused for what was not granted for export,
+        TooManyRequests if others have viewing copies made.
         The rules are asked for every segment. What left is recorded when it ends, however it ends.
         """
         export = self._export(serving)
@@ -87,9 +97,13 @@ class Exports:
             raise RequestInvalid(
                 f"there is no film {number}", hint="`videostore search` shows what there is."
             )
-        self._footage.record_fetch(serving)
+        if serving.viewing_copy and not self._copies.acquire(blocking=False):
+            raise TooManyRequests(
+                f"{VIEWING_COPIES} viewing copies are being made", hint="Type it again in some minutes."
+            )
         making = _Making(offset)
         try:
+            self._footage.record_fetch(serving)
             next_part = yield from self._segments(serving, camera, export.begins[number], making)
             if number + 1 == len(export.begins):
                 export.begins.append(next_part)
@@ -98,6 +112,8 @@ class Exports:
                 yield from making.send(self._meta(serving, export, camera, number, making))
                 export.films[number] = making.facts(number)
         finally:
+            if serving.viewing_copy:
+                self._copies.release()
             if making.film is not None and making.film.frames:
                 left = [part.segment for part, _ in making.used]
                 self._footage.record_served(serving, left, [making.film.shown], making.film.frames)

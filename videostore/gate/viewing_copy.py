@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -84,14 +85,13 @@ def burnt(
 def _frames(movie: cmaf.Movie) -> Iterator[tuple[av.VideoFrame, int]]:
     """Yield what can be decoded, and how many ticks after the first it was captured."""
     data = movie.init + b"".join(one.data for one in movie.fragments)
-    with av.open(io.BytesIO(data), "r") as container:
+    with suppress(av.error.FFmpegError), av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for packet in container.demux(stream):
-            try:
+            frames: list[av.VideoFrame] = []
+            with suppress(av.error.InvalidDataError):
                 frames = packet.decode()
-            except av.error.InvalidDataError:
-                continue
             for frame in frames:
                 yield frame, frame.pts or 0
 

@@ -9,15 +9,17 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event as Stop
 from threading import Thread
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.servers import ACCESS, SECRET
+from tests.servers import ACCESS, SECRET, until
 from tests.system.commands import facts, make_site, said, videostore
 from videostore.app import Parts
 from videostore.app.deadlines import check_listing
+from videostore.app.parts import sweep
 from videostore.app.recorder import recording_of
 from videostore.config.site import Site
 from videostore.domain.clock import Doubt
@@ -26,6 +28,7 @@ from videostore.domain.ledger import Event, canonical
 from videostore.domain.retention import Kind
 from videostore.domain.segment import KeyId, Span
 from videostore.recorder.spool import facts_of
+from videostore.retention.service import RetentionService
 from videostore.sealing import seal
 from videostore.store.bucket import Bucket
 
@@ -141,6 +144,36 @@ def test_the_status_says_how_old_the_oldest_footage_is_and_that_something_is_lat
     done = videostore("retention", "status", "--json", site=site)
     assert done.returncode == PromiseBroken.exit_code
     assert json.loads(done.stdout)["oldest_footage_age_seconds"] >= 2592000
+
+
+def test_a_policy_that_is_tightened_reaches_retention_and_gate_while_they_run(tmp_path):
+    """Footage of ten days ago, kept for 30; somebody shortens its camera's keep to a week in the file."""
+    site = make_site(tmp_path / "site")
+    said("camera", "add", "entrance", "rtsp://192.0.2.1/entrance", "--no-check", site=site)
+    stop = Stop()
+    with Parts(Site.load(site), role="retention") as parts, Parts(Site.load(site), role="gate") as gate:
+        (camera,) = parts.site.cameras.all()
+        start = parts.clock.now().replace(minute=30, second=0, microsecond=0) - 10 * DAY
+        span, key_id = Span(start, start + SECOND), KeyId.covering(start, HOUR)
+        segment = facts_of(b"sealed", camera_id=camera.id, span=span, sequence=0, key_id=key_id)
+        parts.store.put(segment.object_key, b"sealed", sha256=segment.sha256)
+        parts.catalogue.add(segment)
+        assert sweep(parts).run().segments_deleted == 0
+        assert gate.policies()[Kind.VIDEO].deadline(key_id, camera_id=camera.id) == key_id.start + 30 * DAY
+        running = Thread(
+            target=RetentionService(sweep(parts), clock=parts.clock, interval=SECOND).run, args=[stop]
+        )
+        running.start()
+        try:
+            keep_of_entrance(site, camera.id, "7d")
+            until(lambda: list(parts.ledger.find(Event.CERTIFICATE)), seconds=60)
+        finally:
+            stop.set()
+            running.join()
+        assert gate.policies()[Kind.VIDEO].deadline(key_id, camera_id=camera.id) == key_id.start + 7 * DAY
+        (certificate,) = parts.ledger.find(Event.CERTIFICATE)
+        assert certificate.body["camera_id"] == str(camera.id)
+        assert parts.store.size(segment.object_key) is None
 
 
 @pytest.fixture

@@ -543,8 +543,8 @@ def test_the_sets_of_a_frame_are_those_before_its_picture(data):
 # --- MP4 ---
 
 
-def groups(codec, b_frames, *, claimed=None, seconds=4):
-    film = stream(seconds, codec=codec, b_frames=b_frames)
+def groups(codec, b_frames, *, claimed=None, seconds=4, width=WIDTH, height=HEIGHT):
+    film = stream(seconds, width, height, codec=codec, b_frames=b_frames)
     info = packed_info(codec)
     cutter = Cutter(info.time_base)
     found = []

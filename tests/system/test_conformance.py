@@ -22,6 +22,7 @@ from videostore.domain.camera import Camera
 from videostore.domain.errors import CameraRefused, CameraUnreachable
 from videostore.recorder.native.source import NativeSource
 from videostore.synthetic.stream import stream
+from videostore.synthetic.tone import tone
 
 PYTHON = "/usr/bin/python3"
 """The system's, which has the bindings."""
@@ -123,6 +124,28 @@ def test_what_another_server_sends_arrives_byte_for_byte_as_ffmpeg_records_it(re
     assert [packet.data for packet in packets] == sent
     assert b"".join(sent) == theirs
     assert sum(packet.lost for packet in packets) == 0
+
+
+def with_headers(unit):
+    """Return a unit of AAC-LC, 16 kHz, one channel, as a byte stream has it (ADTS: ISO/IEC 13818-7, 6.2)."""
+    size = 7 + len(unit)
+    return (0xFFF1 << 40 | 0x604 << 28 | size << 13 | 0x1FFC).to_bytes(7, "big") + unit
+
+
+def test_sound_of_another_server_arrives_byte_for_byte_beside_its_picture(source, films, tmp_path):
+    sent = tone("aac").units[: SECONDS * 16_000 // 1_024]
+    (tmp_path / "sound.aac").write_bytes(b"".join(map(with_headers, sent)))
+    picture = films["live555"][0].partition("=")[2]
+    with (
+        serve("live555", [f"both={picture},{tmp_path / 'sound.aac'}"]) as url,
+        closing(source.open(Camera(uuid4(), "camera", f"{url}/both", sound=True), None)) as opened,
+    ):
+        assert (opened.info.sound.codec, opened.info.sound.sample_rate_hz) == ("aac", 16_000)
+        packets = list(received(opened))
+    heard = [packet.data for packet in packets if packet.sound]
+    assert [packet.data for packet in packets if not packet.sound] == frames("h264")[:-1]
+    assert len(heard) > len(sent) / 2  # it ends with the picture
+    assert heard == sent[: len(heard)]
 
 
 @pytest.mark.parametrize("server", SERVERS)

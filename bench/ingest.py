@@ -27,6 +27,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -176,7 +177,7 @@ def copy(directory: Path, urls: list[str]) -> None:
     def one(number: int, url: str) -> None:
         source = av.open(url, options={"rtsp_transport": "tcp", "timeout": "1000000"})
         stream, part, target, began = source.streams.video[0], 0, None, 0.0
-        with av.logging.Capture():
+        with av.logging.Capture(), suppress(av.error.FFmpegError):  # the cameras hang up
             for packet in source.demux(stream):
                 if packet.is_keyframe and (target is None or time.monotonic() - began >= 10):
                     if target is not None:

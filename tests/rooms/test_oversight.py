@@ -116,6 +116,26 @@ def test_an_approver_who_is_added_to_the_policy_is_on_record_and_alarmed(house):
     assert house.events(Event.APPROVERS_LOADED)[1]["approvers"][1].startswith("root ed25519:")
 
 
+def test_a_policy_that_was_loosened_for_one_request_is_on_record_before_it_counts(house, alice):
+    """An administrator drops the second person, has an export made, and puts the rule back at once."""
+    strict = house.access
+    house.access = replace(strict, second_person=frozenset())
+    assert alice.grant(mode="export")
+    house.access = strict
+    assert alice.ask(mode="export").json()["grant"] is None
+    asked = [
+        record for record in house.ledger.records() if record.event in {Event.ACCESS_LOADED, Event.GRANTED}
+    ]
+    assert [record.body.get("second_person") for record in asked] == [["export"], [], "", ["export"]]
+
+
+def test_an_approver_who_stood_in_the_policy_for_one_request_is_on_record(house):
+    house.approvers = {**house.approvers, "root": house.person_keys["carol"].public}
+    house.client("alice").get("/v1/whoami")
+    del house.approvers["root"]
+    assert any("root" in str(body) for body in house.events(Event.APPROVERS_LOADED))
+
+
 def test_who_reads_the_ledger_is_in_it(house, alice):
     rows = alice.post("/v1/ledger", last=3).json()
     assert [row["event"] for row in rows][-1] == "access.ledger-read"

@@ -87,10 +87,12 @@ _LOOKING = frozenset({Event.SEARCHED, Event.VIEWING, Event.EXPORT, Event.PRESENC
 @dataclass(slots=True)
 class Watch:
     """Follows records, oldest first, and remembers no more than a window of them. ``approvers`` are those
-    of the policy that was loaded last: who adds one to the file can make anybody approved."""
+    of the policy that was loaded last: who adds one to the file can make anybody approved. ``access`` is what
+    it asks for besides."""
 
     policy: WatchPolicy
     approvers: object = None
+    access: object = None
     _seen: dict[tuple[Suspicion, str], deque[tuple[datetime, float, int]]] = field(default_factory=dict)
 
     def take(self, record: Record) -> Iterator[Breach]:
@@ -100,6 +102,8 @@ class Watch:
             former, self.approvers = self.approvers, record.body.get("approvers")
             if former is not None and former != self.approvers:
                 yield Breach(Suspicion.APPROVERS, record.actor, record.at, (record.sequence,))
+        elif record.event is Event.ACCESS_LOADED:
+            self.access = record.body
         for suspicion, actor, amount, limit in _signs(record, policy):
             seen = self._seen.setdefault((suspicion, actor), deque())
             while seen and record.at - seen[0][0] > policy.window:

@@ -40,6 +40,7 @@ class Event(StrEnum):
     SITE_RECONCILED = "site.reconciled"
     POLICY_LOADED = "policy.loaded"
     APPROVERS_LOADED = "policy.approvers"
+    ACCESS_LOADED = "policy.access"
     CAMERA_ADDED = "camera.added"
     CAMERA_CHANGED = "camera.changed"
     CAMERA_REMOVED = "camera.removed"

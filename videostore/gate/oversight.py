@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from threading import Lock
 
 from videostore import telemetry
-from videostore.domain.access import Grant, decide_review
+from videostore.domain.access import AccessPolicy, Grant, decide_review
 from videostore.domain.breach import Breach, Suspicion, Watch, WatchPolicy
 from videostore.domain.errors import RequestInvalid
 from videostore.domain.ledger import Event, Json, Record
@@ -40,28 +40,43 @@ class Oversight:
         self._approvers = approvers
         self._watch = Watch(policy())
         self._read = -1
+        self._noted: tuple[AccessPolicy, Mapping[str, str]] | None = None
         self._late: deque[Breach] = deque(maxlen=1000)
         self._lock = Lock()
 
     def look(self) -> None:
-        """Take in what was recorded since, and tell the metrics; record who may approve, when that changed.
+        """Take in what was recorded since, and tell the metrics; record a policy of access that changed.
 
         Raises LedgerBroken or LedgerUnavailable.
         """
+        self._rules.policy()
         now = self._rules.now()
         with self._lock:
             self._watch.policy = self._policy()
             self._follow(now)
-            approvers: list[Json] = [f"{name} {key}" for name, key in sorted(self._approvers().items())]
-            if approvers != self._watch.approvers:
-                self._ledger.append(Event.APPROVERS_LOADED, actor="gate", body={"approvers": approvers})
-                self._follow(now)
             while self._late and self._late[0].at <= now - SHOWN:
                 self._late.popleft()
             count = Counter(breach.suspicion for breach in self._late)
         for suspicion in Suspicion:
             telemetry.GATE_SUSPECTED_BREACHES.labels(suspicion=suspicion.value).set(count[suspicion])
         telemetry.GATE_GLASSES_UNREVIEWED.set(len(self._rules.book().unreviewed()))
+
+    def noted(self, policy: AccessPolicy) -> AccessPolicy:
+        """Return ``policy``, which the rules are about to go by, when it is on record: who loosens it for one
+        request, or lets somebody in by an approver of his own, is found afterwards. Raises as ``look``."""
+        approvers = self._approvers()
+        if (policy, approvers) != self._noted:
+            now = self._rules.now()
+            with self._lock:
+                self._follow(now)
+                named: list[Json] = [f"{name} {key}" for name, key in sorted(approvers.items())]
+                if named != self._watch.approvers:
+                    self._ledger.append(Event.APPROVERS_LOADED, actor="gate", body={"approvers": named})
+                if (body := _on_record(policy)) != self._watch.access:
+                    self._ledger.append(Event.ACCESS_LOADED, actor="gate", body=body)
+                self._follow(now)
+                self._noted = policy, dict(approvers)
+        return policy
 
     def _follow(self, now: datetime) -> None:
         for record in self._ledger.records(after=self._read):
@@ -93,6 +108,17 @@ class Oversight:
         self._ledger.append(Event.LEDGER_READ, actor=staff_id, body=body)
         found = (record for record in self._ledger.records() if event in {None, record.event})
         return list(deque(found, maxlen=last))
+
+
+def _on_record(policy: AccessPolicy) -> dict[str, Json]:
+    """Return what the ledger keeps of a policy of access, its approvers aside."""
+    return {
+        "notice_sha256": policy.notice_sha256,
+        "max_span_s": int(policy.max_span.total_seconds()),
+        "grant_lifetime_s": int(policy.grant_lifetime.total_seconds()),
+        "second_person": [mode.value for mode in sorted(policy.second_person)],
+        "break_glass": policy.break_glass,
+    }
 
 
 def one_line(text: str, what: str) -> str:

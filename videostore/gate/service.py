@@ -77,7 +77,9 @@ class Gate:
     ) -> None:
         self._ledger = ledger
         self._presence = presence
-        self._rules = Rules(staff=staff, ledger=ledger, clock=clock, policy=policy)
+        self._rules = Rules(
+            staff=staff, ledger=ledger, clock=clock, policy=lambda: self.oversight.noted(policy())
+        )
         self.entrance = Entrance(
             self._rules, staff=staff, ledger=ledger, logins=logins, notice=notice, provider=provider
         )

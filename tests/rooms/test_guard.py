@@ -15,6 +15,7 @@ from videostore.domain.errors import TooManyRequests
 from videostore.gate import guard
 from videostore.gate.api import create_api
 from videostore.gate.rates import Rate
+from videostore.gate.refusals import REASONS, Refusal
 
 SCHEMA = schemathesis.openapi.from_dict(
     create_api(None, find_camera=find_camera, all_cameras=lambda: list(CAMERAS.values())).openapi()  # type: ignore[arg-type]  # nothing is asked
@@ -139,6 +140,10 @@ def test_no_input_breaks_the_gate(house, alice, case):
     given["content"] = given.pop("data", None)
     answer = alice.http.request(**given, follow_redirects=False)
     assert answer.status_code < 500, answer.text
+    if answer.status_code >= 400:
+        assert str(answer.status_code) in case.operation.definition.raw["responses"], "it is declared"
+        told = Refusal.model_validate(answer.json())
+        assert told.reason in (REASONS if answer.status_code == 403 else [None])
 
 
 @given(st.binary(max_size=300))

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.telemetry import TelemetryConfig
 from pydantic import AwareDatetime, Field
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from videostore import telemetry
@@ -38,6 +39,7 @@ from videostore.gate.inputs import Body, Cameras, Empty, StaffId, find_all, read
 from videostore.gate.oidc_routes import oidc_routes
 from videostore.gate.oversight_routes import oversight_routes
 from videostore.gate.page_routes import page_routes
+from videostore.gate.refusals import refusals
 from videostore.gate.service import Gate
 
 log = telemetry.logger("gate")
@@ -65,10 +67,16 @@ class PresenceBody(Body):
 def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], list[Camera]]) -> FastAPI:
     """Return the application. ``find_camera`` and ``all_cameras`` follow the site's list."""
     api = FastAPI(
-        title="videostore gate", docs_url=None, redoc_url=None, openapi_url=None, telemetry=_NO_TELEMETRY
+        title="videostore gate",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        telemetry=_NO_TELEMETRY,
+        responses=refusals(),
     )
     api.add_exception_handler(VideostoreError, _on_error)
     api.add_exception_handler(RequestValidationError, _on_invalid)
+    api.add_exception_handler(HTTPException, _on_unread)
     api.add_middleware(_Measured)
     api.add_middleware(Guard)
     api.state.gate = gate
@@ -218,6 +226,13 @@ def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     return _on_error(request, RequestInvalid(f"{place}: {first['msg']}", hint="Correct the request."))
+
+
+def _on_unread(_: Request, error: Exception) -> JSONResponse:
+    """Say it as everything else is said: no such path or method, or a body that is no JSON."""
+    assert isinstance(error, HTTPException)
+    body = {"error": RequestInvalid.__name__, "message": error.detail, "hint": "Correct the request."}
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
 class _Measured:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
+import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from uuid import uuid4
 import pytest
 
 from tests.cameras import serving
+from tests.servers import until
 from videostore.domain.camera import Camera, Transport
 from videostore.domain.errors import CameraRefused, CameraStreamInvalid
 from videostore.recorder.choice import ChosenSource
@@ -162,3 +164,17 @@ def test_a_camera_that_sends_us_to_no_camera_is_not_followed(tmp_path):
         camera = Camera(uuid4(), "camera", f"rtsp://127.0.0.1:{first.port}/x")
         with pytest.raises(CameraStreamInvalid):
             NativeSource(**how(tmp_path)).open(camera, None)
+
+
+def test_a_session_is_kept_alive_before_it_ends_and_is_ended(tmp_path):
+    """The camera forgets it after 60 s without a word; the half of that is waited for."""
+    asked = ["OPTIONS", "DESCRIBE", "SETUP", "PLAY"]
+    with serving("plain") as server:
+        camera = Camera(uuid4(), "camera", server.url("plain"))
+        stream = NativeSource(**{**how(tmp_path), "stall": timedelta(hours=1)}).open(camera, None)
+        opened = time.monotonic()
+        for later in (20, 40, 60, 80):  # it speaks at 40 and at 80
+            stream.look_after(opened + later)
+        stream.close()
+        asked += ["GET_PARAMETER", "GET_PARAMETER", "TEARDOWN"]
+        until(lambda: server.cameras["plain"].asked == asked, seconds=30)

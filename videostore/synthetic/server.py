@@ -51,7 +51,7 @@ class SyntheticCamera:
     runs. Without ``describes`` its SDP has no parameter sets, as with many cameras. With a ``tone`` it hears,
     too: the beeps go with a picture of ``LOOP_SECONDS``.
     ``sent`` is what it sent: ``(number of the picture in the loop, Unix time of capture)``; ``heard`` counts
-    the packets of sound.
+    the packets of sound; ``asked`` is every method of RTSP it answered.
     """
 
     path: str
@@ -72,6 +72,7 @@ class SyntheticCamera:
     mid_gop: bool = False
     tone: Tone | None = None
     heard: int = 0
+    asked: list[str] = field(default_factory=list)
     sent: list[tuple[int, float]] = field(default_factory=list)
 
 
@@ -213,6 +214,7 @@ class _Connection:
                     continue
                 if method == camera.hangs:
                     await asyncio.sleep(3600)
+                camera.asked.append(method)
                 await self._answer(method, camera, track, headers)
                 if method == "PLAY":
                     playing += [asyncio.create_task(track) for track in self._tracks(camera)]

@@ -27,6 +27,7 @@ from videostore.recorder.spool import Spool, facts_of
 from videostore.retention.pace import Pace
 from videostore.retention.plan import plan
 from videostore.retention.service import RetentionService
+from videostore.sealing import new_identity
 
 KEY = KeyId.covering(START, HOUR)
 
@@ -310,6 +311,21 @@ def test_a_header_that_cannot_be_read_keeps_no_other_key_alive_and_its_own_no_lo
     site.sweep().run()
     assert not (private / f"{damaged}.key").exists()
     site.open()
+
+
+def test_a_published_key_that_somebody_exchanged_for_their_own_is_found(site):
+    header = site.root / "video" / "public" / f"{KEY}.json"
+    ours = site.published().recipient(KEY)
+
+    def found():
+        (finding,) = [one for one in check(subject(site)) if "made here" in one.question]
+        return finding.holds, finding.evidence
+
+    assert found() == (True, ())
+    header.write_text(header.read_text().replace(ours, new_identity()[1]))
+    assert found() == (False, [f"video {KEY}"])
+    header.write_text(header.read_text().replace(site.published().recipient(KEY), ours))
+    assert found() == (True, ())
 
 
 def test_a_place_that_fails_whatever_way_keeps_no_other_from_being_emptied(site):

@@ -184,7 +184,10 @@ def _lost_keys(parts: Parts) -> dict[str, list[Json]]:
     No backup holds them: they are gone, and on record so that nobody waits for their destruction."""
     told = KeysOnRecord.of(parts.ledger.find(*EVENTS))
     held = {(kind, key.key_id) for kind, ring in parts.keyrings.items() for key in ring.keys()}
-    return {kind.value: [str(one) for its, one in sorted(told.living - held) if its is kind] for kind in Kind}
+    return {
+        kind.value: [str(one) for its, one in sorted(told.living.keys() - held) if its is kind]
+        for kind in Kind
+    }
 
 
 def _lost_since(parts: Parts, file: Path | None, records: int) -> int | None:

@@ -99,6 +99,11 @@ def check(subject: Subject) -> list[Finding]:
     ask(6, "Is the clock believed?", lambda n, q: _clock(subject, n, q))
     ask(7, "Does every footage served follow from a grant?", lambda n, q: _served(subject, n, q))
     ask(8, _LEDGER, lambda n, q: _ledger(subject, n, q))
+    ask(
+        9,
+        "Is every key that is sealed to the one that was made here?",
+        lambda n, q: _exchanged(subject, n, q),
+    )
     ask(9, "Are private keys readable by their owner only?", lambda n, q: _private(subject, n, q))
     return [_answered(number, question, answer) for number, question, answer in questions]
 
@@ -258,13 +263,35 @@ def _destroyed(subject: Subject, number: int, question: str) -> Finding:
     told = KeysOnRecord.of(subject.ledger.records())
     held = {(kind, key.key_id): key for kind, ring in subject.keyrings.items() for key in ring.keys()}
     destroyed = {name for name, key in held.items() if key.destroyed_at is not None}
-    missing = sorted((destroyed - told.gone.keys()) | (told.living - held.keys()))
+    missing = sorted((destroyed - told.gone.keys()) | (told.living.keys() - held.keys()))
     return _finding(
         number,
         question,
         [f"{kind} {key_id}" for kind, key_id in missing],
         f"{len(destroyed)} keys destroyed, all recorded",
         "ended without a record",
+    )
+
+
+def _exchanged(subject: Subject, number: int, question: str) -> Finding:
+    """What is sealed to a stranger's key outlives the destruction of ours. A key that was just published may
+    not be on record yet."""
+    held = {
+        (kind, key.key_id): key.recipient
+        for kind, ring in subject.keyrings.items()
+        for key in ring.keys()
+        if key.destroyed_at is None
+    }
+    made = KeysOnRecord.of(subject.ledger.records()).living
+    others = sorted(
+        name for name, recipient in held.items() if recipient and made.get(name, recipient) != recipient
+    )
+    return _finding(
+        number,
+        question,
+        [f"{kind} {key_id}" for kind, key_id in others],
+        f"{len(held)} live keys, as recorded when they were made",
+        "keys are not those on record: nothing that was sealed to them counts as deleted",
     )
 
 

@@ -16,10 +16,11 @@ EVENTS = (Event.KEY_CREATED, Event.KEY_DESTROYED, Event.SITE_RECONCILED)
 
 @dataclass(slots=True)
 class KeysOnRecord:
-    """``living`` were made, and nothing is said of their end. ``gone`` were destroyed, or lost with their
-    host, which is found when a site is reconciled. One made anew under the name of a lost one lives."""
+    """``living`` were made, for the recipient named, and nothing is said of their end. ``gone`` were
+    destroyed, or lost with their host, which is found when a site is reconciled. One made anew under the name
+    of a lost one lives."""
 
-    living: set[tuple[Kind, KeyId]] = field(default_factory=set)
+    living: dict[tuple[Kind, KeyId], str] = field(default_factory=dict)
     gone: dict[tuple[Kind, KeyId], datetime] = field(default_factory=dict)
 
     @classmethod
@@ -36,7 +37,7 @@ class KeysOnRecord:
             case Event.KEY_CREATED:
                 for key in body["keys"]:
                     name = Kind(body["kind"]), KeyId.parse(key["key_id"])
-                    self.living.add(name)
+                    self.living[name] = key["recipient"]
                     self.gone.pop(name, None)
             case Event.KEY_DESTROYED:
                 self._end(body["kind"], body["key_id"], datetime.fromisoformat(body["destroyed_at"]))
@@ -49,5 +50,5 @@ class KeysOnRecord:
 
     def _end(self, kind: str, key_id: str, at: datetime) -> None:
         name = Kind(kind), KeyId.parse(key_id)
-        self.living.discard(name)
+        self.living.pop(name, None)
         self.gone[name] = at

@@ -149,7 +149,7 @@ class Simulation:
         self.caps: list[
             tuple[datetime, timedelta]
         ] = []  # a shorter site keep, and up to which key it reached
-        self.short_until: dict[CameraId, datetime] = {}
+        self.short_until: dict[CameraId, tuple[datetime, timedelta]] = {}
         self.begun: dict[ObjectKey, datetime] = {}  # of the key or, if that is later, of the first frame
         self.deadlines: dict[ObjectKey, datetime] = {}
         self.watched: dict[tuple[KeyId, timedelta], Watched] = {}
@@ -311,8 +311,9 @@ class Simulation:
             return False
         segment, deadline = Segment.from_object_key(key, size_bytes=0), self.deadlines[key]
         start = segment.key_id.start
-        if start <= self.short_until.get(segment.camera_id, self.world.start - DAY):
-            deadline = min(deadline, start + self.short)
+        until, keep = self.short_until.get(segment.camera_id, (start - DAY, self.short))
+        if start <= until:
+            deadline = min(deadline, start + keep)
         return self.world.true < deadline - LEAD - JUMP
 
     def probe(self) -> None:
@@ -439,7 +440,7 @@ class Simulation:
         self._change(cameras, group="")
         self._write_policy()
         for camera_id in cameras:
-            self.short_until[camera_id] = self.world.true + AHEAD
+            self.short_until[camera_id] = self.world.true + AHEAD, self.short
 
     def _site_keep(self, keep: timedelta) -> None:
         self.site_keep = keep
@@ -457,8 +458,12 @@ class Simulation:
                 copy.deadline = min(copy.deadline, max(begun + keep, self.world.true + TICK))
 
     def _remove_cameras(self) -> None:
-        """Half are removed, the others disabled. Nobody records them any more."""
+        """Half are removed, the others disabled. Nobody records them any more; one of a group that is kept
+        for less is in none then, and what its last hour left goes by the group's keep all the same."""
         gone, off = self.removed[::2], self.removed[1::2]
+        for camera_id in gone:
+            if self.listed[camera_id].group == DESKS:
+                self.short_until[camera_id] = self.world.true + AHEAD, self.shortest
         self._change(gone, enabled=False, removed=True, group="")
         self._change(off, enabled=False)
         self._write_policy()

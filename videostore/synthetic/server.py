@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from ssl import SSLContext
 from threading import Event, Thread
-from weakref import WeakSet
 
 from videostore.synthetic.rtp import (
     CLOCK_HZ,
@@ -116,7 +115,6 @@ class SyntheticServer:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._epoch = time.time()
         self._clients: set[asyncio.Task[None]] = set()
-        self._open: WeakSet[asyncio.WriteTransport] = WeakSet()  # the loop holds those that are open
         try:
             server = await asyncio.start_server(self._accept, self.host, self.port, ssl=self._tls)
             self.port = server.sockets[0].getsockname()[1]
@@ -131,12 +129,12 @@ class SyntheticServer:
             for client in self._clients:
                 client.cancel()
             await asyncio.wait(left)
-        for transport in self._open:
-            transport.abort()  # a client that reads nothing would keep it open
+        # A client that reads nothing, or does not end TLS, would keep one open; only the loop knows them all.
+        for transport in list(getattr(self._loop, "_transports", {}).values()):
+            transport.abort()
         await asyncio.sleep(0)  # what was told to close does so in the next round
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer.transport)
         task = asyncio.create_task(self._talk(reader, writer))
         self._clients.add(task)
         task.add_done_callback(self._clients.discard)

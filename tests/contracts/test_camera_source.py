@@ -30,13 +30,6 @@ from videostore.synthetic.stream import FRAME_RATE, GOP, HEIGHT, WIDTH, stream
 
 STALL = timedelta(seconds=2)
 
-# A connection that the synthetic server was just letting in when it ended is found open by a later collection
-# of garbage, in whatever test that falls. It is the test's server that leaks, not what is tested.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <(function _SelectorTransport|socket.socket):"
-    "pytest.PytestUnraisableExceptionWarning"
-)
-
 
 def camera(url, **how):
     return Camera(uuid4(), "camera", url, **how)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -46,3 +49,18 @@ def test_the_port_is_free_again_when_the_server_ends():
         assert again.port == port
         with pytest.raises(OSError, match="in use"), SyntheticServer([], port=port):
             pass
+
+
+def test_a_client_that_comes_while_the_server_ends_is_sent_away():
+    server = SyntheticServer([]).__enter__()
+    with socket.socket() as client:
+        client.settimeout(5)
+
+        def come_and_end():
+            client.connect((server.host, server.port))
+            server._loop.call_soon(server._stop.set)  # in the round in which the client is let in
+
+        server._loop.call_soon_threadsafe(come_and_end)
+        server._thread.join()
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""

@@ -124,15 +124,22 @@ class SyntheticServer:
         finally:
             self._started.set()
         await self._stop.wait()
+        # Nobody more is let in first: asyncio loses the socket of whom it lets in while its server closes.
+        for listener in server.sockets:
+            self._loop.remove_reader(listener)
+        while asyncio.all_tasks() - {asyncio.current_task()}:
+            self._send_away()
+            await asyncio.sleep(0)
         server.close()
-        while left := asyncio.all_tasks() - {asyncio.current_task()}:  # one may be letting somebody in
-            for client in self._clients:
-                client.cancel()
-            await asyncio.wait(left)
-        # A client that reads nothing, or does not end TLS, would keep one open; only the loop knows them all.
+        self._send_away()
+        await asyncio.sleep(0)  # what was told to close does so in the next round
+
+    def _send_away(self) -> None:
+        """Only the loop knows of a client that has not agreed on TLS yet, or does not end it."""
+        for client in self._clients:
+            client.cancel()
         for transport in list(getattr(self._loop, "_transports", {}).values()):
             transport.abort()
-        await asyncio.sleep(0)  # what was told to close does so in the next round
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._talk(reader, writer))

@@ -370,10 +370,8 @@ class Spool:
                     path.replace(lost)
                 except FileNotFoundError:
                     return segment.size_bytes  # retention took it
-                if lost.stat().st_nlink > 1:
-                    remove_file(
-                        lost
-                    )  # the store keeps this very file: nothing is lost, unless it is truncated
+                if lost.stat().st_nlink > 1:  # the store keeps this very file: to truncate it would lose it
+                    remove_file(lost)
                     return segment.size_bytes
                 os.truncate(lost, 0)
                 sync_directory(lost.parent)

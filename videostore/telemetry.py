@@ -10,6 +10,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.request import ProxyHandler, build_opener
@@ -387,6 +388,17 @@ def read_metrics(url: str) -> dict[tuple[str, ...], float]:
 # --- logs ------------------------------------------------------------------------------------
 
 
+class _Stderr:
+    """Prints to what is stderr then. A line that cannot be printed (its disk is full, its reader is gone)
+    stops nobody: a camera is recorded all the same."""
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{line}\n")
+
+    debug = info = warning = error = critical = msg
+
+
 def configure_logging(*, level: Callable[[], str] = lambda: "info", json: bool = False) -> None:
     """Send log lines to stderr, as text for a person or one JSON object a line; ``level`` counts at each."""
 
@@ -410,7 +422,7 @@ def configure_logging(*, level: Callable[[], str] = lambda: "info", json: bool =
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Stderr(),
         cache_logger_on_first_use=False,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import traceback
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -105,6 +106,9 @@ class Host:
                 self.run(received(), now=START)
                 write(tell, "".join(name[0] for name in made).upper().encode())
                 code = DONE
+            except BaseException:
+                traceback.print_exc()
+                raise
             finally:
                 os._exit(code)
         os.close(tell)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+from io import StringIO, TextIOWrapper
 from pathlib import Path
+
+import pytest
+import structlog
+
+from videostore import telemetry
 
 ROOT = Path(__file__).parents[2]
 LEVELS = ("debug", "info", "warning", "error")
@@ -30,3 +37,28 @@ def test_every_event_of_the_logs_is_explained():
         for level in levels.split(", ")
     }
     assert told == set(log_events()), "docs/reference/log-events.md has a row for each event, with its levels"
+
+
+@pytest.fixture
+def log():
+    before = structlog.get_config()
+    telemetry.configure_logging()
+    yield telemetry.logger("recorder")
+    structlog.configure(**before)
+
+
+@pytest.mark.parametrize("place", ["/dev/full", "closed"])
+def test_a_line_that_cannot_be_printed_stops_nobody_and_the_next_one_is_printed(
+    place, log, monkeypatch, tmp_path
+):
+    with Path(tmp_path / place).open("wb", buffering=0) as file:
+        stderr = TextIOWrapper(file, write_through=True)
+        if place == "closed":
+            file.close()
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with pytest.raises((OSError, ValueError)):
+            stderr.write("nothing")
+        log.error("camera.lost")
+    monkeypatch.setattr(sys, "stderr", StringIO())
+    log.error("camera.back")
+    assert "camera.back" in sys.stderr.getvalue()

@@ -92,7 +92,11 @@ FORMATS = {
         "videostore/keyring/token.py": "",
         "videostore/keyring/transit.py": "",
     },
-    "The spool": {"videostore/recorder/spool.py": ""},
+    "The spool": {
+        "videostore/recorder/spool.py": "",
+        "videostore/recorder/growing.py": "",
+        "videostore/recorder/record.py": "",
+    },
     "People": {
         "videostore/gate/papers.py": "",
         "videostore/gate/staff.py": "",

@@ -17,6 +17,7 @@ from videostore.check.segments import Verdict, cameras_in, verify
 from videostore.domain.chain import BEGINNING, CONTEXT, Item, Run, belongs, extended, fold, problem
 from videostore.domain.ledger import Event
 from videostore.domain.segment import KeyId, Sha256Hex, Span
+from videostore.recorder.record import Record
 from videostore.recorder.spool import Spool, facts_of
 from videostore.recorder.upload import Uploader
 from videostore.signing import SigningKey
@@ -210,7 +211,7 @@ def test_what_was_deleted_with_a_certificate_before_its_key_is_not_missed_unless
 def test_the_chain_goes_on_after_a_restart_and_after_a_crash_at_any_step(archive, monkeypatch):
     archive.spool = archive.open_spool()
     archive.record(8)
-    monkeypatch.setattr(Spool, "_reaches", lambda *_: None)  # the power fails before the note is written
+    monkeypatch.setattr(Record, "reaches", lambda *_: None)  # the power fails before the note is written
     archive.record(9)
     monkeypatch.undo()
     archive.spool = archive.open_spool()

@@ -618,15 +618,16 @@ def test_the_index_leads_to_each_fragment_and_the_cameras_clock_stands_before_it
     claimed = datetime(2026, 11, 24, 12, tzinfo=UTC) + timedelta(microseconds=250_000)
     packer, fragments, _ = packed("h264", 0, claimed=claimed)
     found = boxes(packer.movie(fragments))
-    assert [name for name, _, _ in found] == [b"ftyp", b"moov", b"sidx", *[b"prft", b"moof", b"mdat"] * 4]
-    _, at, index = found[2]
-    assert struct.unpack_from(">IIQQHH", index, 4) == (1, 90_000, 0, 0, 0, 4)
-    place = at + 8 + len(index)
+    each = [b"sidx", b"prft", b"moof", b"mdat"]
+    assert [name for name, _, _ in found] == [b"ftyp", b"moov", *each * 4]
     for number in range(4):
-        size, duration, access_point = struct.unpack_from(">III", index, 32 + 12 * number)
-        assert (place, duration, access_point) == (found[3 + 3 * number][1], GOP * TICKS, 0x90000000)
-        place += size
-    track, ntp, media = struct.unpack_from(">IQQ", found[6][2], 4)
+        _, at, index = found[2 + 4 * number]
+        assert struct.unpack_from(">IIQQHH", index, 4) == (1, 90_000, number * GOP * TICKS, 0, 0, 1)
+        size, duration, access_point = struct.unpack_from(">III", index, 32)
+        assert (duration, access_point) == (GOP * TICKS, 0x90000000)
+        following = at + 8 + len(index) + size
+        assert following == (found[6 + 4 * number][1] if number < 3 else len(packer.movie(fragments)))
+    track, ntp, media = struct.unpack_from(">IQQ", found[7][2], 4)
     assert (track, media) == (1, GOP * TICKS)
     assert EPOCH + timedelta(seconds=(ntp / 2**32) - 2_208_988_800) == claimed
 

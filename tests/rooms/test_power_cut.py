@@ -1,7 +1,7 @@
 """The power fails at any step of recording and uploading: the next start finishes what was begun.
 
 The steps are the calls by which a program changes a disk. A forked process records, uploads and ends before
-the Nth of them, for every N; what was written and not yet synced is half gone. A second one goes on.
+the Nth of them, for every N; of what was written and not yet synced half is gone. A second one goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyrage
 import pytest
 
 from tests.fakes.clock import SettableClock
-from tests.rooms.test_recorder import Film, frames
+from tests.rooms.test_recorder import Film, frames, heavy
 from videostore.catalogue.sql import SqlCatalogue
 from videostore.check.segments import Verdict, verify
 from videostore.domain.camera import Camera
@@ -33,7 +33,7 @@ from videostore.store.directory import DirectoryStore
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import GOP
 
-STEPS = ("open", "fsync", "replace", "unlink", "mkdir", "truncate", "write", "link")
+STEPS = ("open", "fsync", "replace", "unlink", "mkdir", "truncate", "write", "pwrite", "link")
 """Of the os module: whatever changes a disk goes through one of these (SQLite looks after itself)."""
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 START = datetime(2026, 11, 24, 12, 59, 58, tzinfo=UTC)  # the hour key changes on the way
@@ -41,6 +41,11 @@ AGAIN = START + 30 * SECOND
 FILM = 3 * GOP + 7  # frames
 CAMERA = Camera(uuid4(), "lobby", "rtsp://127.0.0.1/lobby")
 CUT, DONE = 42, 0  # exit codes
+
+
+def film(count):
+    """Two segments: one may end after its first group, which is large; the other has small groups only."""
+    return heavy(frames(count, at=START), every=FILM)
 
 
 class Host:
@@ -99,7 +104,7 @@ class Host:
                 write, made = os.write, _let_the_power_fail(cut)
 
                 def received():
-                    for one in frames(count, at=START):
+                    for one in film(count):
                         write(tell, b"f")
                         yield one
 
@@ -119,15 +124,20 @@ class Host:
 
 def _let_the_power_fail(cut):
     """Have this process end before the step of that number. Returns the list of steps made, which grows."""
-    made = []
+    made, synced = [], {}
 
     def counted(name, call):
         def step(*args, **kwargs):
             if len(made) == cut:
-                _forget_what_is_not_synced(name, args)
+                if name == "fsync":
+                    _forget_what_is_not_synced(args[0], synced)
                 os._exit(CUT)
             made.append(name)
-            return call(*args, **kwargs)
+            done = call(*args, **kwargs)
+            if name == "fsync" or (name == "open" and args[1] & os.O_CREAT):
+                found = os.fstat(done if name == "open" else args[0])
+                synced[found.st_ino] = found.st_size
+            return done
 
         return step
 
@@ -136,9 +146,11 @@ def _let_the_power_fail(cut):
     return made
 
 
-def _forget_what_is_not_synced(name, args):
-    if name == "fsync" and stat.S_ISREG(os.fstat(args[0]).st_mode):
-        os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
+def _forget_what_is_not_synced(file, synced):
+    found = os.fstat(file)
+    if stat.S_ISREG(found.st_mode):
+        kept = min(synced.get(found.st_ino, 0), found.st_size)
+        os.ftruncate(file, kept + (found.st_size - kept) // 2)
 
 
 @pytest.fixture

@@ -37,9 +37,11 @@ from videostore.domain.segment import MICROSECOND, Gap, GapReason, KeyId, Span
 from videostore.ports import Packet, StreamInfo
 from videostore.recorder import session as session_module
 from videostore.recorder.cutter import JUMP, REORDER, SLEW, TOLERANCE, Cutter, Group, Timeline
+from videostore.recorder.growing import SMALLEST
 from videostore.recorder.muxer import Muxer, _times
+from videostore.recorder.record import Progress
 from videostore.recorder.session import CameraSession, Recording
-from videostore.recorder.spool import Progress, Spool, facts_of
+from videostore.recorder.spool import Spool, facts_of
 from videostore.recorder.upload import Bandwidth, Uploader
 from videostore.store.directory import DirectoryStore
 from videostore.synthetic.film import frame_numbers
@@ -69,6 +71,17 @@ def ticks(duration):
 
 
 INFO = StreamInfo("h264", WIDTH, HEIGHT, TIME_BASE, b"")
+
+
+FILLER = b"\x00\x00\x00\x01\x0c" + SMALLEST * b"\xff" + b"\x80"
+"""A unit that nobody shows (ITU-T H.264, 7.3.2.7): with it a group is large."""
+
+
+def heavy(packets, *, every=GOP):
+    """Make the groups that begin with each so-many-th frame large."""
+    return [
+        one if number % every else replace(one, data=one.data + FILLER) for number, one in enumerate(packets)
+    ]
 
 
 # --- cutter ---
@@ -345,6 +358,29 @@ def test_every_frame_is_in_a_segment_and_segments_touch(desk, tmp_path):
     assert desk.gaps() == []
 
 
+def test_large_groups_and_small_ones_make_the_same_segments(desk, tmp_path):
+    segments = desk.record(heavy(frames(7 * GOP), every=3 * GOP), segment=3 * SECOND)
+    assert [one.span.duration.total_seconds() for one in segments] == [3, 3, 1]
+    numbers = []
+    for segment in segments:
+        (tmp_path / "film.mp4").write_bytes(desk.opened(segment))
+        numbers += frame_numbers(tmp_path / "film.mp4")
+    assert numbers == [number % len(stream().frames) for number in range(7 * GOP)]
+    assert not list((tmp_path / "spool" / "open").rglob("*.*"))
+
+
+def test_a_disk_that_fills_in_a_segment_loses_the_group_that_found_no_room(desk, tmp_path):
+    """What of the segment was on the disk is a segment; the next connection begins another."""
+    desk.spool = Spool(tmp_path / "spool", limit_bytes=4 * SMALLEST)
+    first, *_ = desk.record(heavy(frames(5 * GOP)), segment=10 * SECOND)
+    (tmp_path / "film.mp4").write_bytes(desk.opened(first))
+    kept = frame_numbers(tmp_path / "film.mp4")
+    assert kept == list(range(2 * GOP))
+    assert first.span == Span(START, START + 2 * SECOND)
+    assert not list((tmp_path / "spool" / "open").rglob("*.*"))
+    assert desk.spool.size_bytes() == sum(one.size_bytes for one in desk.spool.pending()) <= 4 * SMALLEST
+
+
 @pytest.mark.parametrize(("codec", "b_frames"), [("h264", 2), ("hevc", 0), ("hevc", 3), ("mjpeg", 0)])
 def test_segments_of_every_codec_decode_one_by_one_and_joined(desk, tmp_path, codec, b_frames):
     film = stream(4, codec=codec, b_frames=b_frames)
@@ -391,18 +427,22 @@ def test_the_age_program_opens_a_segment_and_two_decoders_agree_on_what_is_in_it
         assert float(video.duration * video.time_base) == float(answer["duration"]) == ours == 2.0
 
 
-def test_only_sealed_bytes_are_on_the_disk_at_any_time(desk, tmp_path, monkeypatch):
-    seen = []
-    keep_group = Spool.keep_group
+def test_only_sealed_bytes_are_on_the_disk_at_any_time(desk, tmp_path):
+    film, seen = heavy(frames(5 * GOP), every=2 * GOP), {}
 
-    def look(spool, segment, sealed):
-        keep_group(spool, segment, sealed)
-        seen.extend(path.read_bytes() for path in (tmp_path / "spool").rglob("*.age"))
+    def sent():
+        for one in film:
+            yield one
+            files = (path for path in (tmp_path / "spool").rglob("*.age*"))
+            seen.update({(path, len(body)): body for path in files if (body := path.read_bytes())})
 
-    monkeypatch.setattr(Spool, "keep_group", look)
-    desk.record(frames(3 * GOP))
-    assert len(seen) >= 3
-    assert all(body.startswith(b"age-encryption.org/v1\n") and b"moof" not in body for body in seen)
+    desk.record(sent(), segment=3 * SECOND)
+    assert {path.suffix for path, _ in seen} == {".age", ".grows", ".ends"}
+    for (path, _), body in seen.items():
+        assert path.suffix == ".ends" or body.startswith(b"age-encryption.org/v1\n")
+        assert b"moof" not in body
+        assert b"avcC" not in body
+        assert FILLER[:64] not in body
 
 
 def test_the_name_of_a_spooled_file_says_everything_about_it(desk):

@@ -46,6 +46,7 @@ from videostore.recorder.dropped import (
     sidecar_of,
     sidecar_time,
 )
+from videostore.recorder.growing import Growth
 from videostore.recorder.session import CameraSession, Recording
 from videostore.recorder.sources import CODECS, sound_of
 
@@ -211,22 +212,33 @@ class _Import(CameraSession):
         super().__init__(camera, recording, credentials=lambda: None)
         self._there = there
         self._why = GapReason.CAMERA_UNREACHABLE
+        self._sealed: list[bytes] = []
         self.new = 0
 
     def take(self, file: DroppedFile) -> None:
         self._record(file, Event())
 
+    def grow(self, start: datetime) -> Growth:
+        begun, recipient = self.begun(start)
+        self._sealed = []
+        return Growth(begun, recipient=recipient, write=lambda sealed: self._sealed.append(bytes(sealed)))
+
     def keep_group(self, group: Segment, sealed: bytes) -> None:
         pass
 
     def commit(
-        self, segment: Segment, sealed: bytes, groups: list[Segment], clock: timedelta | None = None
+        self, growth: Growth, span: Span, groups: list[Segment], clock: timedelta | None = None
     ) -> None:
         del groups, clock  # none was kept; a file has no clock that could be compared
+        segment, sealed = growth.finish(span), b"".join(self._sealed)
         if not any(span.contains(segment.span) for span in self._there):
-            super().commit(segment, sealed, [])
+            self._recording.spool.commit(segment, sealed, groups=[])
+            self.committed(segment)
             self._why = GapReason.CAMERA_UNREACHABLE
             self.new += 1
+
+    def give_back(self, growth: Growth) -> None:
+        """The file is there still."""
 
 
 class DroppedFile:

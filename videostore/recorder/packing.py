@@ -9,21 +9,22 @@ from videostore.ports import Packet, StreamInfo
 from videostore.recorder.cutter import Group
 from videostore.recorder.muxer import Muxer
 from videostore.recorder.native import mp4
+from videostore.recorder.native.mp4 import Piece
 from videostore.recorder.native.parameters import Unreadable
 
 
 class Packing(Protocol):
     """Makes segments of one format of a stream, one after the other."""
 
-    def pack(self, group: Group) -> bytes:
-        """Return a group as a movie of its own. Raises CameraStreamInvalid if its frames are not what the
-        stream said they are."""
+    def begin(self) -> None:
+        """Begin a segment: the next group's first frame is at time zero."""
 
-    def keep(self) -> None:
-        """Take the group that was packed last into the segment."""
+    def pack(self, group: Group) -> list[Piece]:
+        """Return what a group adds to the segment, in pieces, with the header before the first. Raises
+        CameraStreamInvalid if its frames are not what the stream said they are."""
 
-    def movie(self) -> bytes:
-        """Return what was kept as one movie, its first frame at time zero; then begin anew."""
+    def alone(self) -> bytes:
+        """Return the group that was packed last as a movie of its own."""
 
 
 def choose(info: StreamInfo, keyframe: Packet) -> Packing:
@@ -40,33 +41,42 @@ class _Own:
     def __init__(self, packer: mp4.Packer) -> None:
         self._packer = packer
         self._last: list[mp4.Fragment] = []
-        self._fragments: list[mp4.Fragment] = []
+        self._at = self._count = 0
 
-    def pack(self, group: Group) -> bytes:
-        self._last = [self._packer.pack(group)]
+    def begin(self) -> None:
+        self._at = self._count = 0
+
+    def pack(self, group: Group) -> list[Piece]:
+        fragment = self._packer.pack(group)
+        pieces = fragment.boxes(start=self._at, number=self._count + 1)
+        if not self._count:
+            pieces.insert(0, self._packer.header)
+        self._last = [fragment]
+        self._at, self._count = self._at + fragment.duration, self._count + 1
+        return pieces
+
+    def alone(self) -> bytes:
         return self._packer.movie(self._last)
-
-    def keep(self) -> None:
-        self._fragments += self._last
-
-    def movie(self) -> bytes:
-        fragments, self._fragments = self._fragments, []
-        return self._packer.movie(fragments)
 
 
 class _Libav:
     def __init__(self, muxer: Muxer) -> None:
         self._muxer = muxer
         self._last = b""
-        self._movies: list[cmaf.Movie] = []
+        self._at = self._count = 0
 
-    def pack(self, group: Group) -> bytes:
+    def begin(self) -> None:
+        self._at = self._count = 0
+
+    def pack(self, group: Group) -> list[Piece]:
         self._last = self._muxer.mux(group)
+        movie = cmaf.parse(self._last)
+        pieces: list[Piece] = [] if self._count else [movie.init]
+        for fragment in movie.fragments:
+            self._count += 1
+            pieces.append(fragment.moved(start=self._at, number=self._count).data)
+            self._at += fragment.duration
+        return pieces
+
+    def alone(self) -> bytes:
         return self._last
-
-    def keep(self) -> None:
-        self._movies.append(cmaf.parse(self._last))
-
-    def movie(self) -> bytes:
-        movies, self._movies = self._movies, []
-        return cmaf.join(movies[0].init, [one for movie in movies for one in movie.fragments])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Event, Lock
@@ -22,6 +22,7 @@ from videostore.domain.segment import Gap, GapReason, KeyId, Segment, Span
 from videostore.ports import CameraSource, CameraStream, Packet, PublicKeys, StreamInfo
 from videostore.recorder import packing
 from videostore.recorder.cutter import SLEW, Group, Timeline, ticks_to_time
+from videostore.recorder.growing import SMALLEST, GrowingFile, Growth, begin
 from videostore.recorder.muxer import parameter_sets
 from videostore.recorder.sound import Duet
 from videostore.recorder.spool import Spool, facts_of
@@ -210,13 +211,35 @@ class CameraSession:
         """Note that footage of ``span`` is damaged: it is kept, and said so."""
         self._keep_gap(span, GapReason.PACKET_LOSS)
 
+    def begun(self, start: datetime) -> tuple[Segment, str]:
+        """Return a segment that begins, and the recipient it is sealed to."""
+        key_id = self._recording.key_id(self._camera.id, start)
+        segment = begin(self._camera.id, start, sequence=self._sequence, key_id=key_id)
+        return segment, self._recording.keys.recipient(key_id)
+
+    def grow(self, start: datetime) -> Growth:
+        begun, recipient = self.begun(start)
+        return self._recording.spool.grow(begun, recipient=recipient)
+
     def keep_group(self, group: Segment, sealed: bytes) -> None:
         self._recording.spool.keep_group(group, sealed)
 
     def commit(
-        self, segment: Segment, sealed: bytes, groups: list[Segment], clock: timedelta | None = None
+        self, growth: Growth, span: Span, groups: list[Segment], clock: timedelta | None = None
     ) -> None:
-        self._recording.spool.commit(segment, sealed, groups=groups, clock=clock)
+        assert isinstance(growth, GrowingFile)
+        self.committed(self._recording.spool.end(growth, span, groups=groups, clock=clock))
+
+    def give_back(self, growth: Growth) -> None:
+        """Keep of a segment that can grow no more what was kept of it."""
+        growth.close()
+        try:
+            for segment in self._recording.spool.promote(self._camera.id):
+                self.committed(segment)
+        except DiskError as error:
+            self._log.error("segment.not-ended", error=str(error), hint=error.hint)  # the next start does it
+
+    def committed(self, segment: Segment) -> None:
         self._sequence += 1
         self._end = max(self._end or segment.span.end, segment.span.end)
         self._why = GapReason.STREAM_ERROR  # of a hole before the next segment of this connection
@@ -242,12 +265,13 @@ class _Meters:
 
 
 class _Assembly:
-    """The segment being recorded, of one connection: its groups in memory, and sealed in the spool."""
+    """The segment being recorded, of one connection: it grows in the spool, group by group."""
 
     def __init__(self, session: CameraSession, info: StreamInfo) -> None:
         self._session = session
         self._info = info
         self._packing: packing.Packing | None = None
+        self._growth: Growth | None = None
         self._parameters: tuple[bytes, ...] = ()
         self._timeline = Timeline(max_offset=session.recording.max_clock_offset)
         self._start: datetime | None = None
@@ -259,21 +283,30 @@ class _Assembly:
         self._follow_format(group.packets[0])
         if self._packing is None:
             self._packing = packing.choose(self._info, group.packets[0])
-        movie = self._packing.pack(group)
-        if self._start is None:
+        if self._growth is None:
+            self._packing.begin()
+        pieces = self._packing.pack(group)
+        if self._growth is None:
             self._start = self._timeline.place(group, self._info.time_base)
             self._session.begins(self._start)
             self._clock = self._measure_offset(group.packets[0])
+            self._growth = self._session.grow(self._start)
+        assert self._start is not None
         span = Span(self._at(self._ticks), self._at(self._ticks + group.duration))
-        facts, sealed = self._session.sealed(span, movie)
-        self._session.keep_group(facts, sealed)
-        self._packing.keep()
+        with self._growing():
+            self._growth.add(pieces)
+            self._ticks += group.duration
+            if ticks_to_time(self._ticks, self._info.time_base) >= self._session.recording.segment:
+                self.close()
+            elif sum(map(len, pieces)) >= SMALLEST:
+                self._growth.note_end(Span(self._start, span.end))
+            else:
+                facts, sealed = self._session.sealed(span, self._packing.alone())
+                self._session.keep_group(facts, sealed)
+                self._groups.append(facts)
         if group.damaged is not None:
-            self._session.lost_packets(Span(self._at(self._ticks + max(0, group.damaged)), span.end))
-        self._groups.append(facts)
-        self._ticks += group.duration
-        if ticks_to_time(self._ticks, self._info.time_base) >= self._session.recording.segment:
-            self.close()
+            lost_at = span.start + ticks_to_time(max(0, group.damaged), self._info.time_base)
+            self._session.lost_packets(Span(lost_at, span.end))
 
     def _follow_format(self, keyframe: Packet) -> None:
         """Begin a new segment, with a header of its own, where the picture changes its format."""
@@ -285,13 +318,29 @@ class _Assembly:
 
     def close(self) -> None:
         """Make a segment of the groups so far."""
-        if self._start is None or self._packing is None or not self._groups:
+        if self._start is None or self._growth is None:
             return
         span = Span(self._start, self._at(self._ticks))
-        segment, sealed = self._session.sealed(span, self._packing.movie())
-        self._session.commit(segment, sealed, self._groups, self._clock)
+        with self._growing():
+            self._session.commit(self._growth, span, self._groups, self._clock)
         self._timeline.ended(span.end)
-        self._start, self._ticks, self._groups = None, 0, []
+        self._begin_anew()
+
+    @contextmanager
+    def _growing(self) -> Iterator[None]:
+        """Go on without the segment where it cannot grow: a full disk, a key that is gone."""
+        try:
+            yield
+        except BaseException:
+            growth = self._growth
+            self._begin_anew()
+            if growth is not None:
+                self._session.give_back(growth)
+            raise
+
+    def _begin_anew(self) -> None:
+        self._start = self._growth = None
+        self._ticks, self._groups = 0, []
 
     def _at(self, ticks: int) -> datetime:
         assert self._start is not None

@@ -4,8 +4,8 @@ Sources: ISO/IEC 14496-12 (boxes), 14496-15 (H.264 and H.265 in them), 23000-19 
 never encoded again; only start codes become lengths. When a frame is shown is an offset from when it is
 decoded, and may be negative, so that a segment begins at zero without an edit list.
 
-A segment is ``ftyp moov sidx (prft moof mdat)…``: ``prft`` has the camera's own wall clock for the first
-frame of its fragment, if the camera told one.
+A segment is ``ftyp moov (sidx prft moof mdat)…``: ``sidx`` says how far its fragment reaches, and so where
+the next one begins; ``prft`` has the camera's own wall clock for the first frame, if the camera told one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 from itertools import pairwise
+from typing import TypeAlias
 
 from videostore.domain.segment import EPOCH, MICROSECOND
 from videostore.ports import Packet, StreamInfo
@@ -30,6 +31,8 @@ _NTP_TO_UNIX = 2_208_988_800
 _UNITY = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 _START = b"\x00\x00\x00\x01"
 
+Piece: TypeAlias = bytes | memoryview
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -43,15 +46,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """One group, packed. ``duration`` in ticks; ``claimed_at`` is the camera's clock at its first frame."""
+    """One group, packed; ``media`` in pieces. ``duration`` in ticks of ``timescale``; ``claimed_at`` is the
+    camera's clock at its first frame."""
 
     samples: Sequence[Sample]
-    media: bytes
+    media: Sequence[Piece]
     duration: int
+    timescale: int
     claimed_at: datetime | None
 
-    def boxes(self, *, start: int, number: int) -> list[bytes]:
-        """Return ``prft moof mdat`` in pieces, beginning at ``start`` ticks."""
+    def boxes(self, *, start: int, number: int) -> list[Piece]:
+        """Return ``sidx prft moof mdat`` in pieces, beginning at ``start`` ticks."""
         table = b"".join(
             struct.pack(">IIIi", one.duration, one.size_bytes, one.flags, one.offset) for one in self.samples
         )
@@ -61,16 +66,23 @@ class Fragment:
         size = 8 + len(head) + 8 + len(track) + 20 + len(table)
         run = struct.pack(">II", len(self.samples), size + 8)
         moof = _box(b"moof", head, _box(b"traf", track, _full(b"trun", 1, 0xF01, run + table)))
-        mdat = struct.pack(">I4s", 8 + len(self.media), b"mdat")
-        return [*self._reference(start), moof, mdat, self.media]
+        mdat = struct.pack(">I4s", 8 + sum(one.size_bytes for one in self.samples), b"mdat")
+        head = b"".join([self._reference(start), moof, mdat])
+        return [self._index(start, len(head)), head, *self.media]
 
-    def _reference(self, start: int) -> list[bytes]:
+    def _reference(self, start: int) -> bytes:
         """Producer reference time (14496-12, 8.16.5): by the camera's clock."""
         if self.claimed_at is None:
-            return []
+            return b""
         since = (self.claimed_at - EPOCH) // MICROSECOND
         ntp = (since // 1_000_000 + _NTP_TO_UNIX) << 32 | (since % 1_000_000 << 32) // 1_000_000
-        return [_full(b"prft", 1, 24, struct.pack(">IQQ", _TRACK, ntp & 2**64 - 1, start))]
+        return _full(b"prft", 1, 24, struct.pack(">IQQ", _TRACK, ntp & 2**64 - 1, start))
+
+    def _index(self, start: int, head: int) -> bytes:
+        """Size and duration of the fragment, which begins with a keyframe (14496-12, 8.16.3)."""
+        size = head + sum(one.size_bytes for one in self.samples)
+        body = struct.pack(">IIQQHH", _TRACK, self.timescale, start, 0, 0, 1)
+        return _full(b"sidx", 1, 0, body + struct.pack(">III", size, self.duration, 0x90000000))
 
 
 class Packer:
@@ -95,29 +107,26 @@ class Packer:
         durations = [
             after - before for before, after in pairwise([*decoded, max(group.duration, decoded[-1] + 1)])
         ]
-        media: list[bytes | memoryview] = []
+        media: list[Piece] = []
         samples = []
         for packet, duration, pts, dts in zip(group.packets, durations, shown, decoded, strict=True):
             size = _add_units(packet.data, media)
             flags = _KEYFRAME if packet.keyframe else _OTHER
             samples.append(Sample(duration, size, flags, pts - dts))
         length = sum(durations)
-        return Fragment(samples, b"".join(media), length, group.packets[0].claimed_at)
+        return Fragment(samples, media, length, self.timescale, group.packets[0].claimed_at)
 
     def movie(self, fragments: Sequence[Fragment]) -> bytes:
         """Return a whole segment, its first frame at zero."""
-        parts: list[bytes] = []
-        references: list[tuple[int, int]] = []
+        parts: list[Piece] = [self.header]
         at = 0
         for number, fragment in enumerate(fragments, start=1):
-            boxes = fragment.boxes(start=at, number=number)
-            references.append((sum(map(len, boxes)), fragment.duration))
-            parts += boxes
+            parts += fragment.boxes(start=at, number=number)
             at += fragment.duration
-        return b"".join([self.header, _index(references, self.timescale), *parts])
+        return b"".join(parts)
 
 
-def _add_units(data: bytes, media: list[bytes | memoryview]) -> int:
+def _add_units(data: bytes, media: list[Piece]) -> int:
     """Add the units of a frame, lengths before them; return the bytes that they take."""
     if data[:4] == _START and data.find(b"\x00\x00\x01", 4) < 0:
         media += [struct.pack(">I", len(data) - 4), memoryview(data)[4:]]
@@ -142,13 +151,6 @@ def _box(name: bytes, *parts: bytes) -> bytes:
 
 def _full(name: bytes, version: int, flags: int, body: bytes) -> bytes:
     return _box(name, struct.pack(">I", version << 24 | flags), body)
-
-
-def _index(references: Sequence[tuple[int, int]], timescale: int) -> bytes:
-    """``sidx``: size and duration of each fragment, each beginning with a keyframe (14496-12, 8.16.3)."""
-    body = struct.pack(">IIQQHH", _TRACK, timescale, 0, 0, 0, len(references))
-    body += b"".join(struct.pack(">III", size, duration, 0x90000000) for size, duration in references)
-    return _full(b"sidx", 1, 0, body)
 
 
 def _header(codec: str, picture: parameters.Picture, timescale: int, record: bytes) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -13,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videostore.age import CHUNK, AgeStream
-from videostore.domain.errors import DiskFull, KeyUnavailable
+from videostore.domain.chain import Item
+from videostore.domain.errors import DiskFull, DiskNotWritable, KeyUnavailable
 from videostore.domain.segment import KeyId, Span
 from videostore.recorder.growing import SMALLEST, begin, end_again, last_end
 from videostore.recorder.spool import Spool, facts_of
@@ -136,6 +139,18 @@ class Recorder:
         return self.growing.path, self.growing.ends
 
 
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def waiting(start):
+    """Return a whole segment, and its bytes."""
+    key_id = KeyId.covering(start, HOUR)
+    return facts_of(
+        b"sealed", camera_id=CAMERA, span=Span(start, start + SECOND), sequence=0, key_id=key_id
+    ), b"sealed"
+
+
 @pytest.fixture
 def recorder(tmp_path):
     return Recorder(tmp_path / "spool")
@@ -232,6 +247,57 @@ def test_what_the_store_has_linked_is_not_ended_again(recorder, tmp_path):
     ready.rename(path)
     Spool(recorder.root).recover()
     assert (tmp_path / "object").read_bytes() == sealed
+
+
+def test_a_segment_that_finds_no_room_for_its_header_leaves_nothing(tmp_path):
+    spool = Spool(tmp_path / "spool", limit_bytes=10)
+    begun = begin(CAMERA, START, sequence=0, key_id=KeyId.covering(START, HOUR))
+    with pytest.raises(DiskFull):
+        spool.grow(begun, recipient=RECIPIENT)
+    assert not list((tmp_path / "spool").rglob("*.*"))
+
+
+def test_what_an_earlier_process_left_under_the_same_name_is_not_touched(recorder):
+    recorder.add(SMALLEST)
+    begun = begin(CAMERA, START, sequence=0, key_id=KeyId.covering(START, HOUR))
+    with pytest.raises(DiskNotWritable, match="File exists"):
+        recorder.spool.grow(begun, recipient=RECIPIENT)
+    assert last_end(recorder.growing.path).span == Span(START, START + SECOND)
+
+
+def test_an_end_that_the_disk_did_not_sync_is_not_believed_though_it_can_be_read(recorder, monkeypatch):
+    """What a failed fsync leaves in memory looks written until it is gone (fsync(2), "ERRORS")."""
+    recorder.add(SMALLEST)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFull):
+        recorder.add(SMALLEST)
+    monkeypatch.undo()
+    recorder.growing.close()
+    (segment,) = recorder.spool.promote(CAMERA)
+    assert segment.span == Span(START, START + SECOND)
+
+
+def test_a_start_on_a_full_disk_gives_up_the_oldest_for_what_was_being_recorded(recorder, monkeypatch):
+    old, body = waiting(START - HOUR)
+    recorder.spool.commit(old, body, groups=[])
+    recorder.add(SMALLEST)
+    pwrite, again = os.pwrite, Spool(recorder.root)
+
+    def pwrite_if_there_is_room(*args):
+        return full() if again.read(old) else pwrite(*args)
+
+    monkeypatch.setattr(os, "pwrite", pwrite_if_there_is_room)
+    assert again.recover() == 1
+    (segment,) = again.pending()
+    assert opened(again.read(segment)) == recorder.ends[-1]
+    assert [gap.span for _, gap in again.gaps()] == [old.span]
+    assert again.progress(CAMERA).chained == Item.of(segment)
+
+
+def test_a_directory_of_no_camera_holds_up_no_start(recorder):
+    recorder.add(SMALLEST)
+    (recorder.root / "open" / "lost+found").mkdir()
+    assert Spool(recorder.root).recover() == 1
 
 
 def test_retention_in_another_process_takes_what_grows_when_its_key_is_due(recorder):

@@ -101,7 +101,7 @@ class Host:
         if pid == 0:
             code = 1
             try:
-                write, made = os.write, _let_the_power_fail(cut)
+                write, made = os.write, _let_the_power_fail(self.root, cut)
 
                 def received():
                     for one in film(count):
@@ -122,15 +122,14 @@ class Host:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.count(b"f"), said.replace(b"f", b"")
 
 
-def _let_the_power_fail(cut):
+def _let_the_power_fail(root, cut):
     """Have this process end before the step of that number. Returns the list of steps made, which grows."""
     made, synced = [], {}
 
     def counted(name, call):
         def step(*args, **kwargs):
             if len(made) == cut:
-                if name == "fsync":
-                    _forget_what_is_not_synced(args[0], synced)
+                _forget_what_is_not_synced(root, synced)
                 os._exit(CUT)
             made.append(name)
             done = call(*args, **kwargs)
@@ -146,11 +145,13 @@ def _let_the_power_fail(cut):
     return made
 
 
-def _forget_what_is_not_synced(file, synced):
-    found = os.fstat(file)
-    if stat.S_ISREG(found.st_mode):
-        kept = min(synced.get(found.st_ino, 0), found.st_size)
-        os.ftruncate(file, kept + (found.st_size - kept) // 2)
+def _forget_what_is_not_synced(root, synced):
+    for path in (one for place in ("spool", "store", "ledger") for one in (root / place).rglob("*")):
+        found = path.stat()
+        kept = synced.pop(found.st_ino, None)
+        if kept is not None and stat.S_ISREG(found.st_mode) and found.st_size > kept:
+            with path.open("r+b") as file:
+                file.truncate(kept + (found.st_size - kept) // 2)
 
 
 @pytest.fixture

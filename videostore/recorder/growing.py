@@ -110,7 +110,11 @@ class GrowingFile(Growth):
                 sync_directory(directory)
             super().__init__(begun, recipient=recipient, write=self._write_on)
         except BaseException:
+            made = (self.path, self.ends)[: len(self._files)]
             self.close()
+            for path in made:  # no footage is in them yet: a full disk shall not be strewn with them
+                with suppress(OSError):
+                    path.unlink()
             raise
 
     def note_end(self, span: Span) -> None:
@@ -119,9 +123,13 @@ class GrowingFile(Growth):
         record = b"".join([_HEAD.pack(len(name), self._size, len(end)), name, end])
         with disk_errors(self.path):
             self._room(len(record), lambda: _write(self._files[1], record, self.noted_bytes))
+            try:
+                for file in self._files:
+                    os.fsync(file)
+            except OSError:
+                os.truncate(self.ends, self.noted_bytes)  # what a disk refused can be read until it is lost
+                raise
             self.noted_bytes += len(record)
-            for file in self._files:
-                os.fsync(file)
 
     def finish(self, span: Span) -> Segment:
         segment = super().finish(span)

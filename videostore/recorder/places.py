@@ -22,23 +22,27 @@ class Places:
     """``mine`` says whose files are to be seen; None: all."""
 
     def __init__(self, root: Path, *, mine: Callable[[CameraId], bool] | None) -> None:
-        self._root = root
+        self.root = root
         self._mine = mine
 
     def sees(self, camera_id: str) -> bool:
         return self._mine is None or self._mine(UUID(camera_id))
 
     def path(self, place: str, segment: Segment) -> Path:
-        return self._root / place / str(segment.camera_id) / segment.name
+        return self.root / place / str(segment.camera_id) / segment.name
 
     def open_cameras(self) -> list[CameraId]:
-        names = (path.name for path in (self._root / "open").glob("*"))
-        return [UUID(name) for name in names if self.sees(name)]
+        found: list[CameraId] = []
+        for path in (self.root / "open").glob("*"):
+            with suppress(ValueError):  # no camera's
+                if self.sees(path.name):
+                    found.append(UUID(path.name))
+        return found
 
-    def files(self, place: str, suffix: str = "") -> list[tuple[Path, Segment]]:
+    def files(self, place: str, suffix: str = "", *, camera: str = "*") -> list[tuple[Path, Segment]]:
         """Return what is in a directory, by start. ``suffix`` stands behind the names."""
         found: list[tuple[Path, Segment]] = []
-        for path in (self._root / place).glob(f"*/*.age{suffix}"):
+        for path in (self.root / place).glob(f"{camera}/*.age{suffix}"):
             with suppress(OSError, ValueError):
                 if not self.sees(path.parent.name):
                     continue
@@ -52,13 +56,13 @@ class Places:
 
     def remove_half_written(self) -> None:
         """Remove what nobody is writing any more."""
-        for leftover in self._root.glob(f"**/.*{TEMPORARY}"):
+        for leftover in self.root.glob(f"**/.*{TEMPORARY}"):
             if self._mine is None or not _is_being_written(leftover):
                 remove_file(leftover)
 
     def promote(self, camera_id: CameraId, whole: Sequence[Segment]) -> list[Segment]:
         """Move what of the camera is in ``open``, and in none of ``whole``, to ``ready``."""
-        directory = self._root / "open" / str(camera_id)
+        directory = self.root / "open" / str(camera_id)
         found: list[Segment] = []
         for path in sorted(directory.glob(f"*{GROWS}")):
             ended = last_end(path)
@@ -69,9 +73,7 @@ class Places:
             remove_file(path)
         for path in directory.glob(f"*{ENDS}"):
             remove_file(path)
-        for path, group in self.files("open"):
-            if group.camera_id != camera_id:
-                continue
+        for path, group in self.files("open", camera=str(camera_id)):
             if _in(group, [*whole, *found]):
                 remove_file(path)
             else:

@@ -178,9 +178,11 @@ class CameraSession:
         """Make a segment of what is in memory."""
         if self._live is not None:
             (duet, assembly), self._live = self._live, None
-            for group in duet.flush():
-                assembly.add(group)
-            assembly.close()
+            try:
+                for group in duet.flush():
+                    assembly.add(group)
+            finally:
+                assembly.close()
 
     def _count(self, packet: Packet) -> None:
         meters = self._meters

@@ -160,6 +160,28 @@ def test_a_part_is_served_by_ranges(alice, serving, asked, status, content):
     assert (answer.status_code, answer.content) == (status, whole[content])
 
 
+def test_parts_asked_for_at_once_agree_whether_there_is_sound(lobby, serving, monkeypatch):
+    """The second is asked for while the first still looks for sound at the other end."""
+    footage, get = lobby.gate.footage, lobby.store.get
+    served = footage.serving("alice", serving["serving_id"])
+    looking, go_on, found = Stop(), Stop(), []
+
+    def slow(key):
+        if key == served.parts[0].segment.object_key and not looking.is_set():
+            looking.set()
+            go_on.wait()
+        return get(key)
+
+    monkeypatch.setattr(lobby.store, "get", slow)
+    first = Thread(target=lambda: found.append(footage.piece(served, 7)))
+    first.start()
+    looking.wait()
+    found.append(footage.piece(served, 7))
+    go_on.set()
+    first.join()
+    assert [piece.audible for piece in found] == [False, False]
+
+
 def test_the_ledger_has_exactly_the_spans_that_left(lobby, alice, serving):
     for index in (1, 4):
         alice.get(serving["playlist"].replace("index.m3u8", f"{index}.m4s"))

@@ -258,10 +258,11 @@ class Footage:
         if not piece.audible:
             return piece
         if serving.audible is None:
-            serving.audible = True
+            audible = True  # the serving's only when both ends are known: parts are asked for at once
             for part in (serving.parts[0], serving.parts[-1]):
                 with suppress(KeyDestroyed, ObjectMissing):
-                    serving.audible &= self._cut(part).audible
+                    audible &= self._cut(part).audible
+            serving.audible = audible
         return piece if serving.audible else piece.muted()
 
     def _cut(self, part: Part) -> Piece:

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from videostore.domain import cmaf
 from videostore.domain.segment import EPOCH
 from videostore.ports import Packet, StreamInfo
-from videostore.recorder.cutter import Cutter
+from videostore.recorder.cutter import SLEW, Cutter, Timeline
 from videostore.recorder.muxer import Muxer
 from videostore.recorder.native import digest, mp4, parameters, rtcp, rtsp, sdp
 from videostore.recorder.native.frames import Doubt, H264Frames, H265Frames
 from videostore.recorder.native.interleaved import Interleaved
+from videostore.recorder.native.loop import arrival
 from videostore.recorder.native.rtp import Receiver
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.rtp import payloads, sender_report
@@ -470,6 +471,37 @@ def test_no_payload_breaks_the_framing(codec, contents):
     except Doubt:
         return
     assert all(frame.data.startswith(START) for frame in frames)
+
+
+# --- arrival ---
+
+
+@pytest.mark.parametrize("held_up", [0.0, 0.3, 0.7, 3.0])
+@pytest.mark.parametrize("at", range(0, GOP, 4))
+def test_a_loop_that_was_held_up_lets_no_segments_overlap_and_none_begin_late(held_up, at):
+    """A frame comes each 40 ms, and what came is read each 80; once, at any place in a group, later."""
+    began, frame, rest = (
+        datetime(2026, 11, 24, 12, tzinfo=UTC),
+        timedelta(seconds=1 / 25),
+        timedelta(seconds=0.08),
+    )
+    cutter, timeline, end = Cutter(Fraction(1, 90_000)), Timeline(max_offset=timedelta(seconds=2)), None
+    now, number = began - rest / 2, 0
+    while number < 10 * GOP:
+        since = now
+        now += rest + (timedelta(seconds=held_up) if number // 2 == (5 * GOP + at) // 2 else timedelta())
+        first = number
+        while began + number * frame <= now:
+            arrived_at = arrival(since, now, (number - first) * frame.total_seconds())
+            packet = Packet(b"", number * TICKS, number % GOP == 0, arrived_at, None)
+            if group := cutter.add(packet):
+                captured = began + (group.packets[0].pts // TICKS) * frame
+                start = timeline.place(group, Fraction(1, 90_000))
+                assert captured - rest - SLEW <= start <= captured
+                assert end is None or start >= end - SLEW
+                end = start + GOP * frame
+                timeline.ended(end)
+            number += 1
 
 
 # --- reports ---

@@ -19,6 +19,7 @@ from videostore.domain.errors import CameraStreamInvalid
 from videostore.ports import Packet, SoundInfo, StreamInfo
 from videostore.recorder.aac import UNIT_SAMPLES, silent_film
 from videostore.recorder.cutter import Group
+from videostore.recorder.native import parameters
 
 _OPTIONS = {"movflags": "cmaf+empty_moov+frag_keyframe+skip_trailer"}
 _WITH_SOUND = {
@@ -29,27 +30,18 @@ _WITH_SOUND = {
 """A CMAF track stands alone, this is two. Only told of a break libav keeps the time before the first sound;
 and players disagree about when pictures with negative composition offsets are shown."""
 
-_PARAMETER_SETS = {"h264": {7, 8}, "hevc": {32, 33, 34}}
-_PICTURES = {"h264": {1, 5}, "hevc": {*range(32)}}
 _START_OF_FRAME = re.compile(rb"\xff\xc0(.{17})", re.DOTALL)
 
 
 def parameter_sets(codec: str, keyframe: bytes) -> tuple[bytes, ...]:
     """Return what of a keyframe says how it is to be decoded, empty if it carries nothing of the kind.
 
-    ``keyframe`` is a byte stream with start codes (ITU-T H.264, H.265, annex B; NAL unit types as in their
-    tables 7-1), or a JPEG, whose start of frame it is (ITU-T T.81, B.2.2).
+    ``keyframe`` is a byte stream with start codes (ITU-T H.264, H.265, annex B), or a JPEG, whose start of
+    frame it is (ITU-T T.81, B.2.2).
     """
     if codec == "mjpeg":
         return tuple(_START_OF_FRAME.findall(keyframe)[:1])
-    found = []
-    for unit in re.split(rb"\x00{2,3}\x01", keyframe)[1:]:
-        kind = unit[0] & 0x1F if codec == "h264" else unit[0] >> 1 & 0x3F
-        if kind in _PARAMETER_SETS[codec]:
-            found.append(unit.rstrip(b"\x00"))
-        elif kind in _PICTURES[codec]:
-            break
-    return tuple(found)
+    return tuple(parameters.sets(codec, keyframe))
 
 
 class Muxer:

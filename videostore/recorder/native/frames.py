@@ -94,7 +94,7 @@ class VideoFrames:
             if self._timestamp - self._first > LONGEST_WAIT:
                 raise Doubt("no-keyframe")
         frame = Frame(bytes(self._data), self._timestamp, self._key, self._lost)
-        self._data.clear()
+        self._data = bytearray()  # cleared, what a keyframe took from mmap would stay there: a call a page
         self._ended, self._lost = self._timestamp, 0
         self._picture = self._key = self._open = False
         self._emit(frame)

@@ -2,7 +2,7 @@
 
 Reads are gathered: after each round it rests for ``_REST``, so that one read takes in all that a camera sent
 meanwhile. A frame's time of arrival is therefore known to that precision; the earlier end counts, so that no
-frame seems younger than it is.
+frame seems younger than it is. Others are woken while it rests, not while it reads: there is one interpreter.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Lock, Thread
 from typing import Protocol
 
@@ -21,12 +21,23 @@ _LONGEST_WAIT = 0.25  # seconds
 _LOOK_AFTER = 0.5  # seconds
 
 
+def arrival(since: datetime, now: datetime, later: float) -> datetime:
+    """Return when a frame arrived, at the earliest. It was read at ``now``, nothing of that read had come at
+    ``since``, and the frame is shown ``later`` seconds than the first of the read: no camera sends what it
+    has not seen. A loop that was held up so stamps what came meanwhile as if it had not been."""
+    return min(max(since, now), since + timedelta(seconds=max(0.0, later)))
+
+
 class Reader(Protocol):
-    """What the loop reads. Both are called in its thread; neither may wait or raise."""
+    """What the loop reads. All are called in its thread; none may wait or raise."""
 
     def fileno(self) -> int: ...
 
-    def readable(self, buffer: memoryview, arrived_at: datetime) -> None: ...
+    def readable(self, buffer: memoryview, since: datetime, now: datetime) -> None:
+        """Read what came between ``since`` and ``now``."""
+
+    def rest(self, monotonic: float) -> None:
+        """Called when all were read: time to hand over."""
 
     def look_after(self, monotonic: float) -> None:
         """Called about twice a second: time for keepalives, and to see that nothing came."""
@@ -69,15 +80,17 @@ class Loop:
         looked = 0.0
         while not self._idle():
             ready = self._poll.poll(0)
-            arrived_at = rested_from
+            since = rested_from
             if not ready:
                 ready = self._poll.poll(_LONGEST_WAIT)
-                arrived_at = self._now()
-            for number, _ in ready:
-                reader = self._readers.get(number)
-                if reader is not None:
-                    reader.readable(buffer, arrived_at)
+                since = self._now()
+            found = [self._readers.get(number) for number, _ in ready]
+            readers = [reader for reader in found if reader is not None]
+            for reader in readers:
+                reader.readable(buffer, since, self._now())
             monotonic = time.monotonic()
+            for reader in readers:
+                reader.rest(monotonic)
             if monotonic - looked >= _LOOK_AFTER:
                 looked = monotonic
                 for reader in list(self._readers.values()):

@@ -27,7 +27,7 @@ from videostore.recorder.native import parameters, rtcp, rtsp, sdp
 from videostore.recorder.native.connection import Connection
 from videostore.recorder.native.feed import Feed
 from videostore.recorder.native.frames import Doubt, Frame, H264Frames, H265Frames
-from videostore.recorder.native.loop import Loop
+from videostore.recorder.native.loop import Loop, arrival
 from videostore.recorder.native.sound import heard
 
 _CODECS = {"H264": ("h264", H264Frames), "H265": ("hevc", H265Frames)}
@@ -127,10 +127,11 @@ class NativeStream:
         self._batches: SimpleQueue[_Batch] = SimpleQueue()
         self._batch: list[Packet] = []
         self._put_bytes = self._taken_bytes = 0
-        self._arrived_at = now
+        self._since = self._read_at = now
+        self._first: int | None = None  # time stamp of the first frame of a read
         self._ours = secrets.randbits(32)
         self._feeds: list[Feed] = []  # the picture, and maybe its sound
-        self._live = False
+        self._due = False  # a group is whole
         self._handed = self._framed = self._spoke = self._told = time.monotonic()
         self._keepalive = 30.0
 
@@ -152,7 +153,6 @@ class NativeStream:
         self.info = replace(self._describe(codec, media), sound=sound.info if sound else None)
         self._handed = self._framed = self._spoke = time.monotonic()
         self._connection.go_live()
-        self._live = True
         self._loop.add(self)
 
     def _set_up(self, feed: Feed) -> None:
@@ -196,11 +196,11 @@ class NativeStream:
     def fileno(self) -> int:
         return self._connection.fileno()
 
-    def readable(self, buffer: memoryview, arrived_at: datetime) -> None:
+    def readable(self, buffer: memoryview, since: datetime, now: datetime) -> None:
         with self._lock:
             if self._closed or self._put_bytes - self._taken_bytes > _MOST_WAITING:
                 return
-            self._arrived_at = max(arrived_at, self._arrived_at)
+            self._since, self._read_at, self._first = max(since, self._since), now, None
             try:
                 there = self._connection.read(buffer)
                 if not there:
@@ -216,6 +216,11 @@ class NativeStream:
                 self._fail(self._gone(f"hung up: {error}"))
             except Exception as error:  # noqa: BLE001 - one camera never ends the loop
                 self._fail(error)
+
+    def rest(self, monotonic: float) -> None:
+        with self._lock:
+            if self._due and not self._closed:
+                self._hand_over(monotonic)
 
     def look_after(self, monotonic: float) -> None:
         with self._lock:
@@ -243,19 +248,16 @@ class NativeStream:
 
     def _framed_one(self, feed: Feed, frame: Frame) -> None:
         at = frame.timestamp
-        self._batch.append(
-            Packet(frame.data, at, frame.keyframe, self._arrived_at, feed.claimed(at), frame.lost)
-        )
+        self._first = at if self._first is None else self._first
+        arrived_at = arrival(self._since, self._read_at, (at - self._first) / feed.media.clock_hz)
+        self._batch.append(Packet(frame.data, at, frame.keyframe, arrived_at, feed.claimed(at), frame.lost))
         self._framed = time.monotonic()
-        if self._live and frame.keyframe:
-            self._hand_over(self._framed)
+        self._due = self._due or frame.keyframe
 
     def _heard_one(self, feed: Feed, unit: Frame) -> None:
         """What was lost is counted, and becomes silence: nothing is missing of the picture."""
         at = unit.timestamp
-        self._batch.append(
-            Packet(unit.data, at, True, self._arrived_at, feed.claimed(at), unit.lost, sound=True)
-        )
+        self._batch.append(Packet(unit.data, at, True, self._since, feed.claimed(at), unit.lost, sound=True))
 
     def _heard_report(self, feed: Feed, data: memoryview) -> None:
         for one in rtcp.parse(bytes(data)):
@@ -265,7 +267,7 @@ class NativeStream:
                 self._connection.broken = "it says goodbye"
 
     def _hand_over(self, monotonic: float) -> None:
-        self._handed = monotonic
+        self._handed, self._due = monotonic, False
         self._put_bytes += sum(len(packet.data) for packet in self._batch)
         self._batches.put(self._batch)
         self._batch = []

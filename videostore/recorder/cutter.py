@@ -55,7 +55,10 @@ class Cutter:
     """Collects packets into groups. Packets before the first keyframe are left out."""
 
     def __init__(self, time_base: Fraction) -> None:
-        self._time_base = time_base
+        self._shortest, self._longest, self._jump, self._reorder, self._typical = (
+            int(one / timedelta(seconds=1) / time_base)
+            for one in (SHORTEST_GROUP, LONGEST_GROUP, JUMP, REORDER, _TYPICAL_FRAME)
+        )
         self._packets: list[Packet] = []
         self._shown: set[int] = set()
         self._last = 0  # the latest moment shown so far
@@ -72,7 +75,7 @@ class Cutter:
         start = self._packets[0].pts
         if packet.lost and self._damaged is None:
             self._damaged = self._packets[-1].pts - start
-        if packet.keyframe and packet.pts - start >= self._ticks(SHORTEST_GROUP):
+        if packet.keyframe and packet.pts - start >= self._shortest:
             self._look_at_order()
             group = Group(self._packets, packet.pts - start, self._damaged)
             self._begin(packet)
@@ -80,7 +83,7 @@ class Cutter:
         self._packets.append(packet)
         self._shown.add(packet.pts)
         self._last = max(self._last, packet.pts)
-        if packet.pts - start > self._ticks(LONGEST_GROUP):
+        if packet.pts - start > self._longest:
             raise CameraStreamInvalid(
                 f"no keyframe for {LONGEST_GROUP.seconds} s",
                 hint="Set a keyframe interval of 1 to 4 seconds.",
@@ -94,7 +97,7 @@ class Cutter:
         self._look_at_order()
         packets = self._without_frames_ahead()
         shown = sorted(packet.pts for packet in packets)
-        before, last = shown[-2] if len(shown) > 1 else shown[-1] - self._ticks(_TYPICAL_FRAME), shown[-1]
+        before, last = shown[-2] if len(shown) > 1 else shown[-1] - self._typical, shown[-1]
         duration = last - packets[0].pts + max(1, last - before)
         self._packets = []
         return Group(packets, duration, self._damaged)
@@ -121,13 +124,10 @@ class Cutter:
         self._damaged = 0 if keyframe.lost else None
 
     def _check(self, packet: Packet) -> None:
-        jumps = packet.pts - self._last > self._ticks(JUMP) or self._last - packet.pts > self._ticks(REORDER)
+        jumps = packet.pts - self._last > self._jump or self._last - packet.pts > self._reorder
         stands = packet.pts in self._shown or (packet.keyframe and packet.pts < self._last)
         if jumps or stands:
             raise CameraStreamInvalid("the camera's timestamps jump", hint="The recorder connects again.")
-
-    def _ticks(self, duration: timedelta) -> int:
-        return int(duration / timedelta(seconds=1) / self._time_base)
 
 
 _REORDER_FRAMES = 16  # ITU-T H.264, A.3.1: max_num_reorder_frames

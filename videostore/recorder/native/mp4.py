@@ -128,7 +128,7 @@ class Packer:
 
 def _add_units(data: bytes, media: list[Piece]) -> int:
     """Add the units of a frame, lengths before them; return the bytes that they take."""
-    if data[:4] == _START and data.find(b"\x00\x00\x01", 4) < 0:
+    if data[:4] == _START and parameters.START.search(data, 4) is None:
         media += [struct.pack(">I", len(data) - 4), memoryview(data)[4:]]
         return len(data)
     size = 0

@@ -3,7 +3,7 @@
 Each contestant records the same RTSP cameras (``bench/cameras.py``: 1920x1080, 25 frames a second, H.264,
 4 Mbit/s over TCP) for the same time, one after the other. videostore hashes, seals (age) and syncs every
 keyframe interval and every segment to disk, uploads to a directory store and writes its catalogue; the others
-copy the stream into MP4 files and do none of these.
+copy the stream into MP4 files and do none of these. ``floor`` does them in C, without packing and upload.
 
 CPU seconds are those of the contestant's processes over ``--seconds`` of steady recording, its children
 included, from the kernel; what the cameras cost is measured apart. PSS and threads are read at the end. Then
@@ -29,6 +29,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -199,12 +200,25 @@ def copy(directory: Path, urls: list[str]) -> None:
         thread.join()
 
 
+def floor(urls: list[str], directory: Path, *, step: int = 5) -> Measured:
+    """What receiving, hashing, sealing and syncing cost in C; needs cc and libssl-dev."""
+    program = directory / "floor"
+    subprocess.run(["cc", "-O2", "-o", str(program), str(HERE / "floor.c"), "-lcrypto"], check=True)
+    command = [str(program), str(step), str(directory), *(url.rpartition(":")[2] for url in urls)]
+    return Measured([command], lambda: int((directory / "frames").read_text()))
+
+
 CONTESTANTS: dict[str, Callable[[list[str], Path], Measured]] = {
     "videostore": videostore,
     "ffmpeg": ffmpeg,
     "ffmpeg-shared": ffmpeg_shared,
     "gstreamer": gstreamer,
     "pyav": pyav,
+    "floor-receive": partial(floor, step=1),
+    "floor-parse": partial(floor, step=2),
+    "floor-hash": partial(floor, step=3),
+    "floor-seal": partial(floor, step=4),
+    "floor": floor,
 }
 
 

@@ -13,6 +13,7 @@ from hypothesis import settings
 from tests import servers
 
 settings.register_profile("videostore", deadline=None)  # speed is measured in bench/, not here
+settings.register_profile("deep", deadline=None, max_examples=5000)  # --hypothesis-profile=deep
 settings.load_profile("videostore")
 
 

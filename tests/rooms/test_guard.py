@@ -20,13 +20,14 @@ from videostore.gate.refusals import REASONS, Refusal
 SCHEMA = schemathesis.openapi.from_dict(
     create_api(None, find_camera=find_camera, all_cameras=lambda: list(CAMERAS.values())).openapi()  # type: ignore[arg-type]  # nothing is asked
 )
+DEEP = settings.get_current_profile_name() == "deep"
 ENOUGH = settings(
-    max_examples=4,
+    max_examples=200 if DEEP else 4,
     phases=[Phase.generate],
     database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    derandomize=True,
+    derandomize=not DEEP,
 )
 
 

@@ -55,7 +55,7 @@ LABELS = {
     "route": "a route of the gate, never a path with identifiers",
     "state": "condemned or absent",
     "status": "HTTP status",
-    "suspicion": "one of six kinds of suspected breach",
+    "suspicion": "one of eight kinds of suspected breach",
     "version": "version of the program",
     "wall": "one of five walls around the bytes",
 }

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videostore.domain.access import Reason
-from videostore.domain.breach import BEYOND_PURPOSE, Hours, Suspicion, WatchPolicy, suspected
+from videostore.domain.breach import BEYOND_PURPOSE, Hours, Suspicion, WatchPolicy, loosened, suspected
 from videostore.domain.ledger import GENESIS, Event, Record
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -101,6 +101,63 @@ def test_looking_outside_working_hours(hours, moment, off):
     at = datetime.combine(NOON.date(), time.fromisoformat(moment), tzinfo=UTC)
     entries = [(at, Event.SEARCHED, "alice", {}), (at, Event.LOGIN, "alice", {})]
     assert found(entries, policy) == ([Suspicion.OFF_HOURS] if off else [])
+
+
+WATCHED = {"window_s": 3600, "refusals": 10, "hours": "07:00:00-19:00:00 UTC"}
+ACCESS = {"second_person": ["export"], "break_glass": False, "max_span_s": 3600, "watch": WATCHED}
+
+
+@pytest.mark.parametrize(
+    ("changed", "loose"),
+    [
+        ({}, False),
+        ({"second_person": []}, True),
+        ({"second_person": ["export", "view"]}, False),
+        ({"break_glass": True}, True),
+        ({"max_span_s": 3601}, True),
+        ({"max_span_s": 60}, False),
+        ({"watch": {**WATCHED, "refusals": 11}}, True),
+        ({"watch": {**WATCHED, "window_s": 60}}, True),
+        ({"watch": {**WATCHED, "hours": ""}}, True),
+        ({"watch": {**WATCHED, "refusals": 1, "window_s": 7200}}, False),
+    ],
+)
+def test_a_policy_that_allows_more_or_watches_less_is_listed(changed, loose):
+    then, now = ACCESS, {**ACCESS, **changed}
+    entries = [(NOON, Event.ACCESS_LOADED, "gate", body) for body in (then, now)]
+    assert found(entries) == [Suspicion.LOOSENED] * loose
+    before_it_was_watched = {name: value for name, value in then.items() if name != "watch"}
+    assert not loosened(before_it_was_watched, then)
+
+
+def camera(number, name, source="a", state="enabled"):
+    return {"camera_id": str(number), "name": name, "source_sha256": source, "state": state}
+
+
+@pytest.mark.parametrize(
+    ("bodies", "times"),
+    [
+        pytest.param([camera(1, "lobby"), camera(1, "lobby", state="disabled")], 0, id="disabled"),
+        pytest.param([camera(1, "lobby"), camera(1, "hall")], 0, id="a name of its own"),
+        pytest.param([camera(1, "lobby"), camera(1, "lobby", "b")], 1, id="comes from elsewhere"),
+        pytest.param(
+            [camera(1, "lobby"), camera(2, "office"), camera(1, "office"), camera(2, "lobby")],
+            2,
+            id="swapped",
+        ),
+        pytest.param([camera(1, "lobby"), camera(1, "x"), camera(2, "lobby")], 1, id="by a step between"),
+        pytest.param([camera(1, "lobby", state="removed"), camera(2, "lobby")], 0, id="of a removed one"),
+        pytest.param(
+            [camera(1, "lobby"), camera(1, "lobby", state="removed"), camera(2, "lobby")], 0, id="replaced"
+        ),
+        pytest.param(
+            [camera(1, "lobby"), camera(1, "lobby", state="unlisted"), camera(2, "lobby")], 1, id="new UUID"
+        ),
+    ],
+)
+def test_a_camera_that_goes_by_anothers_name_or_comes_from_elsewhere_is_listed(bodies, times):
+    entries = [(NOON, Event.CAMERA_IDENTITY, "gate", body) for body in bodies]
+    assert found(entries) == [Suspicion.REASSIGNED] * times
 
 
 MOMENTS = st.integers(0, 7200).map(lambda seconds: NOON + seconds * SECOND)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 
-from tests.premises import HOUR
+from tests.premises import HOUR, LOBBY
 from tests.rooms.test_gate import House, Officer
 from videostore.domain.breach import WatchPolicy
+from videostore.domain.camera import Camera
 from videostore.domain.errors import LedgerUnavailable
 from videostore.domain.ledger import Event
 from videostore.telemetry import GATE_GLASSES_UNREVIEWED, GATE_SUSPECTED_BREACHES
@@ -127,6 +129,56 @@ def test_a_policy_that_was_loosened_for_one_request_is_on_record_before_it_count
         record for record in house.ledger.records() if record.event in {Event.ACCESS_LOADED, Event.GRANTED}
     ]
     assert [record.body.get("second_person") for record in asked] == [["export"], [], "", ["export"]]
+    house.gate.oversight.look()
+    assert GATE_SUSPECTED_BREACHES.labels(suspicion="access-loosened")._value.get() == 1
+
+
+def test_who_watches_less_for_a_while_is_on_record(house, alice):
+    """Nobody is told of a bulk pull while `watch` asks for more than there is."""
+    watch = WatchPolicy()
+    house.gate = house.new_gate(watch=lambda: watch)
+    house.gate.oversight.look()
+    watch = WatchPolicy(footage=1000 * HOUR)
+    Officer(house).open_incident()
+    bodies = house.events(Event.ACCESS_LOADED)
+    assert [body["watch"]["footage_s"] for body in bodies] == [86400, 3_600_000]
+    assert GATE_SUSPECTED_BREACHES.labels(suspicion="access-loosened")._value.get() == 0
+    house.gate.oversight.look()
+    assert GATE_SUSPECTED_BREACHES.labels(suspicion="access-loosened")._value.get() == 1
+
+
+def test_cameras_that_were_exchanged_in_the_file_are_on_record_before_they_are_found(house):
+    """An administrator gives the lobby's name to another camera, so that a grant for it opens that one."""
+    lobby = Camera(LOBBY, "lobby", "rtsp://127.0.0.1/lobby")
+    office = Camera(uuid4(), "office", "rtsp://127.0.0.1/office")
+    oversight = house.gate.oversight
+    oversight.identified([lobby, office])
+    oversight.identified([lobby, office])
+    assert len(house.events(Event.CAMERA_IDENTITY)) == 2, "once each"
+    swapped = [replace(lobby, name="office"), replace(office, name="lobby")]
+    assert oversight.identified(swapped) is swapped
+    house.new_gate().oversight.identified([office])
+    told = [(body["camera_id"], body["name"], body["state"]) for body in house.events(Event.CAMERA_IDENTITY)]
+    assert told[2:] == [
+        (str(LOBBY), "office", "enabled"),
+        (str(office.id), "lobby", "enabled"),
+        (str(office.id), "office", "enabled"),
+        (str(LOBBY), "office", "unlisted"),
+    ]
+    assert "127.0.0.1" not in str(house.events(Event.CAMERA_IDENTITY))
+    oversight.look()
+    assert GATE_SUSPECTED_BREACHES.labels(suspicion="camera-reassigned")._value.get() == 3
+
+
+def test_no_camera_is_found_while_its_name_cannot_be_recorded(house, monkeypatch):
+    def failing(drafts):
+        raise LedgerUnavailable("the disk of the ledger is full")
+
+    oversight, cameras = house.gate.oversight, [Camera(LOBBY, "lobby", "rtsp://127.0.0.1/lobby")]
+    monkeypatch.setattr(house.ledger, "append_all", failing)
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable):
+            oversight.identified(cameras)
 
 
 def test_an_approver_who_stood_in_the_policy_for_one_request_is_on_record(house):

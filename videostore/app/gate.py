@@ -17,6 +17,7 @@ from videostore.config.credentials import resolve_secret
 from videostore.config.durations import split_address
 from videostore.config.follow import Followed
 from videostore.config.site import Site
+from videostore.domain.camera import Camera
 from videostore.domain.errors import VideostoreError
 from videostore.domain.retention import Kind
 from videostore.gate import oidc
@@ -53,7 +54,15 @@ def run_gate(parts: Parts, stop: Stop) -> None:
         watch=site.watch,
         approvers=site.approvers,
     )
-    cameras = Followed(site.root / "cameras.yaml", site.cameras.all)
+    listed = Followed(site.root / "cameras.yaml", site.cameras.all)
+
+    def cameras() -> list[Camera]:
+        return list(gate.oversight.identified(listed()))
+
+    def oversee() -> None:
+        gate.oversight.identified(listed())
+        gate.oversight.look()
+
     host, port = split_address(settings.listen)
     certificate, key = _tls(site)
     with metrics_of(site, "gate", asked=asked_of(parts, "gate")) as metrics:
@@ -65,9 +74,7 @@ def run_gate(parts: Parts, stop: Stop) -> None:
             key=key,
             started=lambda url: announce(site, "gate", {"metrics": metrics, "gate": url}),
             stop=stop,
-            beat=_each(
-                certificate=_every(3600, lambda: _tls(site)), oversight=_every(5, gate.oversight.look)
-            ),
+            beat=_each(certificate=_every(3600, lambda: _tls(site)), oversight=_every(5, oversee)),
         )
 
 

@@ -28,6 +28,8 @@ class Suspicion(StrEnum):
     OFF_HOURS = "off-hours"
     GUESSING = "guessed-logins"
     APPROVERS = "approvers-changed"
+    LOOSENED = "access-loosened"
+    REASSIGNED = "camera-reassigned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +90,13 @@ _LOOKING = frozenset({Event.SEARCHED, Event.VIEWING, Event.EXPORT, Event.PRESENC
 class Watch:
     """Follows records, oldest first, and remembers no more than a window of them. ``approvers`` are those
     of the policy that was loaded last: who adds one to the file can make anybody approved. ``access`` is what
-    it asks for besides."""
+    it asks for besides; ``cameras`` is what each was called and came from, as last on record."""
 
     policy: WatchPolicy
     approvers: object = None
-    access: object = None
+    access: Mapping[str, Any] | None = None
+    cameras: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _named: dict[str, str] = field(default_factory=dict)
     _seen: dict[tuple[Suspicion, str], deque[tuple[datetime, float, int]]] = field(default_factory=dict)
 
     def take(self, record: Record) -> Iterator[Breach]:
@@ -103,7 +107,11 @@ class Watch:
             if former is not None and former != self.approvers:
                 yield Breach(Suspicion.APPROVERS, record.actor, record.at, (record.sequence,))
         elif record.event is Event.ACCESS_LOADED:
-            self.access = record.body
+            before, self.access = self.access, record.body
+            if before is not None and loosened(before, record.body):
+                yield Breach(Suspicion.LOOSENED, record.actor, record.at, (record.sequence,))
+        elif record.event is Event.CAMERA_IDENTITY and self._reassigned(record.body):
+            yield Breach(Suspicion.REASSIGNED, record.actor, record.at, (record.sequence,))
         for suspicion, actor, amount, limit in _signs(record, policy):
             seen = self._seen.setdefault((suspicion, actor), deque())
             while seen and record.at - seen[0][0] > policy.window:
@@ -112,6 +120,38 @@ class Watch:
             if sum(one[1] for one in seen) >= limit:
                 yield Breach(suspicion, actor, record.at, tuple(one[2] for one in seen))
                 seen.clear()  # the next begins from nothing
+
+    def _reassigned(self, body: Mapping[str, Any]) -> bool:
+        """Say whether footage goes by another camera's name since, or comes from elsewhere. A name is free
+        again when its camera was removed, and not when it is merely listed no more."""
+        camera, name = str(body.get("camera_id")), str(body.get("name"))
+        former = self.cameras.get(camera)
+        self.cameras[camera] = body
+        if body.get("state") in {"removed", "unlisted"}:
+            if body["state"] == "removed":
+                self._named = {held: one for held, one in self._named.items() if one != camera}
+            return False
+        owner = self._named.get(name, camera)
+        self._named[name] = camera
+        moved = former is not None and former.get("source_sha256") != body.get("source_sha256")
+        return moved or owner != camera
+
+
+def loosened(former: Mapping[str, Any], policy: Mapping[str, Any]) -> bool:
+    """Say whether a policy of access, as it is on record, allows more than the former or watches less."""
+    then, watch = former.get("watch") or {}, policy.get("watch") or {}
+    return (
+        not set(former.get("second_person") or ()) <= set(policy.get("second_person") or ())
+        or bool(policy.get("break_glass") and not former.get("break_glass"))
+        or _grew(former, policy, "max_span_s", "grant_lifetime_s")
+        or _grew(then, watch, "refusals", "out_of_purpose", "footage_s", "failed_logins")
+        or _grew(watch, then, "window_s")
+        or bool(then.get("hours") and then["hours"] != watch.get("hours"))
+    )
+
+
+def _grew(former: Mapping[str, Any], now: Mapping[str, Any], *names: str) -> bool:
+    return any(name in former and name in now and now[name] > former[name] for name in names)
 
 
 def suspected(records: Iterable[Record], policy: WatchPolicy) -> Iterator[Breach]:

@@ -45,6 +45,7 @@ class Event(StrEnum):
     CAMERA_CHANGED = "camera.changed"
     CAMERA_REMOVED = "camera.removed"
     CAMERA_PICTURE = "camera.picture"
+    CAMERA_IDENTITY = "camera.identity"
     STAFF_ADDED = "staff.added"
     STAFF_APPROVED = "staff.approved"
     STAFF_ACKNOWLEDGED = "staff.acknowledged"

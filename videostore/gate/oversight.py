@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from threading import Lock
 
 from videostore import telemetry
 from videostore.domain.access import AccessPolicy, Grant, decide_review
 from videostore.domain.breach import Breach, Suspicion, Watch, WatchPolicy
+from videostore.domain.camera import Camera
 from videostore.domain.errors import RequestInvalid
 from videostore.domain.ledger import Event, Json, Record
 from videostore.gate.rules import Rules
@@ -40,7 +42,8 @@ class Oversight:
         self._approvers = approvers
         self._watch = Watch(policy())
         self._read = -1
-        self._noted: tuple[AccessPolicy, Mapping[str, str]] | None = None
+        self._noted: tuple[AccessPolicy, WatchPolicy, Mapping[str, str]] | None = None
+        self._identified: Sequence[Camera] | None = None
         self._late: deque[Breach] = deque(maxlen=1000)
         self._lock = Lock()
 
@@ -64,19 +67,39 @@ class Oversight:
     def noted(self, policy: AccessPolicy) -> AccessPolicy:
         """Return ``policy``, which the rules are about to go by, when it is on record: who loosens it for one
         request, or lets somebody in by an approver of his own, is found afterwards. Raises as ``look``."""
-        approvers = self._approvers()
-        if (policy, approvers) != self._noted:
+        approvers, watch = self._approvers(), self._policy()
+        if (policy, watch, approvers) != self._noted:
             now = self._rules.now()
             with self._lock:
                 self._follow(now)
                 named: list[Json] = [f"{name} {key}" for name, key in sorted(approvers.items())]
                 if named != self._watch.approvers:
                     self._ledger.append(Event.APPROVERS_LOADED, actor="gate", body={"approvers": named})
-                if (body := _on_record(policy)) != self._watch.access:
+                if (body := _on_record(policy, watch)) != self._watch.access:
                     self._ledger.append(Event.ACCESS_LOADED, actor="gate", body=body)
                 self._follow(now)
-                self._noted = policy, dict(approvers)
+                self._noted = policy, watch, dict(approvers)
         return policy
+
+    def identified(self, cameras: Sequence[Camera]) -> Sequence[Camera]:
+        """Return ``cameras``, which are about to be found by their names, when it is on record what each is
+        called, where it hangs and what it is recorded from. The same list is looked at once. Raises as
+        ``look``."""
+        if cameras is not self._identified:
+            now = self._rules.now()
+            with self._lock:
+                self._follow(now)
+                known = self._watch.cameras
+                wanted = {str(camera.id): _identity(camera) for camera in cameras}
+                wanted |= {
+                    name: {**known[name], "state": "unlisted"} for name in known.keys() - wanted.keys()
+                }
+                changed = [body for name, body in wanted.items() if body != known.get(name)]
+                if changed:
+                    self._ledger.append_all([(Event.CAMERA_IDENTITY, "gate", body) for body in changed])
+                self._follow(now)
+                self._identified = cameras
+        return cameras
 
     def _follow(self, now: datetime) -> None:
         for record in self._ledger.records(after=self._read):
@@ -110,14 +133,35 @@ class Oversight:
         return list(deque(found, maxlen=last))
 
 
-def _on_record(policy: AccessPolicy) -> dict[str, Json]:
+def _identity(camera: Camera) -> dict[str, Json]:
+    """Return what the ledger keeps of a camera in cameras.yaml; its address stays at the site."""
+    return {
+        "camera_id": str(camera.id),
+        "name": camera.name,
+        "group": camera.group,
+        "place": camera.place,
+        "source_sha256": sha256(camera.url.encode()).hexdigest(),
+        "state": "removed" if camera.removed else "enabled" if camera.enabled else "disabled",
+    }
+
+
+def _on_record(policy: AccessPolicy, watch: WatchPolicy) -> dict[str, Json]:
     """Return what the ledger keeps of a policy of access, its approvers aside."""
+    hours = watch.hours
     return {
         "notice_sha256": policy.notice_sha256,
         "max_span_s": int(policy.max_span.total_seconds()),
         "grant_lifetime_s": int(policy.grant_lifetime.total_seconds()),
         "second_person": [mode.value for mode in sorted(policy.second_person)],
         "break_glass": policy.break_glass,
+        "watch": {
+            "window_s": int(watch.window.total_seconds()),
+            "refusals": watch.refusals,
+            "out_of_purpose": watch.out_of_purpose,
+            "footage_s": int(watch.footage.total_seconds()),
+            "failed_logins": watch.failed_logins,
+            "hours": f"{hours.start}-{hours.end} {hours.zone}" if hours else "",
+        },
     }
 
 

@@ -211,7 +211,7 @@ function watch(viewing, live) {
     enableWorker: false, startPosition: 0, maxBufferLength: 20, liveSyncDurationCount: 2, fragLoadingMaxRetry: 2,
     xhrSetup: (request) => request.setRequestHeader("Authorization", `Bearer ${state.token}`),
   });
-  const camera = { name: viewing.camera, figure, video, over, hls, parts: null, gaps: [], gone: new Map() };
+  const camera = { name: viewing.camera, figure, video, over, hls, parts: null, gaps: [], gone: new Map(), failed: false };
   hls.on(Hls.Events.LEVEL_UPDATED, (_, { details }) => learn(camera, details));
   hls.on(Hls.Events.ERROR, (_, data) => fail(camera, data));
   hls.on(Hls.Events.BUFFER_CODECS, (_, tracks) => { hear.hidden = !tracks.audio && !tracks.audiovideo; });
@@ -254,6 +254,7 @@ function fail(camera, data) {
     complain(`${facts.message}: nothing more is shown.`);
     return;
   }
+  camera.failed = true;  // the others go on
   camera.over.textContent = facts.message;
   camera.over.hidden = false;
 }
@@ -276,11 +277,13 @@ function next(at) {
 }
 
 function tick() {
-  const now = performance.now(), passed = now - state.last, rate = Number($("rate").value);
+  const now = performance.now(), rate = Number($("rate").value);
+  const passed = Math.min(now - state.last, 500);  // a busy machine goes over nothing because it was late
   state.last = now;
   const ready = state.cameras.length && state.cameras.every((camera) => camera.parts);
   if (ready && state.at) {
-    const waits = state.cameras.some((camera) => position(camera, state.at) !== null && camera.video.readyState < 3);
+    const waits = state.cameras.some((camera) =>
+      !camera.failed && position(camera, state.at) !== null && camera.video.readyState < 3);
     if (state.playing && !waits) state.at = Math.min(state.at + passed * rate, state.end);
     if (state.playing && state.cameras.every((camera) => position(camera, state.at) === null)) skip();
     for (const camera of state.cameras) keepInStep(camera, rate);
@@ -301,6 +304,7 @@ function skip() {
 }
 
 function keepInStep(camera, rate) {
+  if (camera.failed) return;
   const at = position(camera, state.at), video = camera.video;
   camera.over.hidden = at !== null && video.readyState > 1;
   if (at === null) {
@@ -310,7 +314,7 @@ function keepInStep(camera, rate) {
   }
   video.playbackRate = rate;
   if (Math.abs(video.currentTime - at) > 0.5 && !video.seeking) video.currentTime = at;
-  if (state.playing && video.paused) video.play().catch(() => {});
+  if (state.playing && video.paused && !video.ended) video.play().catch(() => {});  // from its end it would begin anew
   if (!state.playing && !video.paused) video.pause();
 }
 

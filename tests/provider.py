@@ -68,7 +68,7 @@ class Glewlwyd:
     def __init__(self, address: str) -> None:
         self.issuer = f"{address}/api/oidc"
         self._api = f"{address}/api"
-        self._admin = httpx.Client(trust_env=False)
+        self._admin = httpx.Client(trust_env=False, timeout=60)
 
     def set_up(self) -> None:
         """Make the plugin of OpenID Connect, a client, and the user alice."""
@@ -93,7 +93,7 @@ class Glewlwyd:
 
     def agree(self, address: str) -> str:
         """Open ``address`` as alice, who agrees. Returns where her browser is sent."""
-        with httpx.Client(trust_env=False) as browser:
+        with httpx.Client(trust_env=False, timeout=60) as browser:
             self._ask(browser, "POST", "/auth/", {"username": "alice", "password": PASSWORD})
             self._ask(browser, "PUT", f"/auth/grant/{CLIENT}", {"scope": "openid"})
             return browser.get(f"{address}&g_continue=").headers["location"]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import boto3
@@ -32,7 +33,9 @@ CONFIGURED = "configured"
 DOMAIN = "s3.example.test"
 """The buckets of SeaweedFS are host names under it; nobody resolves them."""
 ROLE_KEYS = {role: (f"{role}-access", f"{role}-secret") for role in ROLES}
-_START_SECONDS = 60
+_START_SECONDS = 90
+_FIRST_PORT, _PORT_COUNT = 10_100, 12_000
+_PORTS = (_FIRST_PORT + number % _PORT_COUNT for number in count(os.getpid() * 211 % _PORT_COUNT, 2))
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class S3Server:
             region_name="us-east-1",
             aws_access_key_id=ACCESS,
             aws_secret_access_key=SECRET,
-            config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5),
+            config=Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=60),
         )
 
     def as_admin(self, bucket: str) -> Bucket:
@@ -66,13 +69,15 @@ class S3Server:
         return name
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on. SeaweedFS adds 10000 to a port for gRPC, so they are small.
+def free_ports(wanted: int) -> list[int]:
+    """Return ports nobody listens on. SeaweedFS adds 10000 to a port for gRPC: both are below 32768, from
+    where Linux takes those of connections, which come at any moment.
 
-    Processes look from places far apart: two that look at the same moment would find the same ones.
+    Processes look from places far apart: two that look at the same moment would find the same ones. Nor is
+    one returned twice: a server may not listen yet. OpenBao takes the next one too.
     """
     found: list[int] = []
-    for port in range(20_000 + os.getpid() * 211 % 10_000, 45_000):
+    for port in _PORTS:
         with socket.socket() as one, socket.socket() as other:
             try:
                 one.bind(("127.0.0.1", port))
@@ -80,9 +85,9 @@ def free_ports(count: int) -> list[int]:
             except OSError:
                 continue
         found.append(port)
-        if len(found) == count:
+        if len(found) == wanted:
             return found
-    raise RuntimeError("no free ports")
+    raise AssertionError("they never end")
 
 
 def until(what: Callable[[], bool], *, seconds: float, why: Callable[[], str] = lambda: "") -> None:

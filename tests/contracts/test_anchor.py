@@ -128,9 +128,9 @@ def test_a_place_that_fails_stops_no_other_and_says_how_old_its_checkpoint_is(tm
     thread = Thread(target=anchoring.run, args=(stop,))
     thread.start()
     try:
-        until(lambda: len(share.kept()) > 1, seconds=30)
+        until(lambda: len(share.kept()) > 1, seconds=60)
         (tmp_path / "gone").mkdir()
-        until(lambda: any((tmp_path / "gone").iterdir()), seconds=30)
+        until(lambda: any((tmp_path / "gone").iterdir()), seconds=60)
     finally:
         stop.set()
         thread.join()

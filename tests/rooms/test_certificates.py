@@ -79,7 +79,7 @@ def gate(tmp_path, monkeypatch):
     how = {"host": "127.0.0.1", "port": 0, "certificate": own.certificate, "key": own.key}
     thread = Thread(target=serve, args=[api], kwargs={**how, "started": told.append, "stop": stop})
     thread.start()
-    until(lambda: bool(told), seconds=30)
+    until(lambda: bool(told), seconds=60)
     yield told[0], own
     stop.set()
     thread.join()
@@ -87,7 +87,7 @@ def gate(tmp_path, monkeypatch):
 
 def ask(address, authority, headers=None):
     context = ssl.create_default_context(cafile=authority)
-    with httpx.Client(verify=context, trust_env=False) as client:
+    with httpx.Client(verify=context, trust_env=False, timeout=60) as client:
         return client.get(f"{address}/healthz", headers=headers).status_code
 
 
@@ -112,7 +112,7 @@ def test_a_certificate_that_was_renewed_is_used_at_once(gate):
         except httpx.ConnectError:
             return False
 
-    until(reached, seconds=30)
+    until(reached, seconds=60)
 
 
 def test_an_address_that_a_client_claims_is_not_believed(gate):

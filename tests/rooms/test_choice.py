@@ -177,4 +177,4 @@ def test_a_session_is_kept_alive_before_it_ends_and_is_ended(tmp_path):
             stream.look_after(opened + later)
         stream.close()
         asked += ["GET_PARAMETER", "GET_PARAMETER", "TEARDOWN"]
-        until(lambda: server.cameras["plain"].asked == asked, seconds=30)
+        until(lambda: server.cameras["plain"].asked == asked, seconds=60)

@@ -53,7 +53,7 @@ def house(tmp_path_factory):
     house.store = HeldStore(house.store)
     house.gate = house.new_gate()
     with listening(house.api()) as house.url:
-        with httpx.Client(base_url=house.url) as http:
+        with httpx.Client(base_url=house.url, timeout=60) as http:
             house.token = http.post("/v1/login", json=house.credentials("alice")).json()["token"]
             http.headers["Authorization"] = f"Bearer {house.token}"
             http.post("/v1/incidents", json={"purpose": "search", "reference": "fire"})

@@ -125,7 +125,7 @@ def test_a_token_that_the_provider_did_not_sign_is_refused(provider, server, for
     provider.finish(**browse(provider, server))
     claims = {"iss": server.issuer, "sub": "1", "aud": CLIENT, "exp": 2**31, "iat": 1}
     key = RSAKey.generate_key(2048)
-    published = httpx.get(f"{server.issuer}/jwks", trust_env=False).json()["keys"][0]
+    published = httpx.get(f"{server.issuer}/jwks", trust_env=False, timeout=60).json()["keys"][0]
     token = {
         "none": "eyJhbGciOiJub25lIn0.e30.",
         "secret": jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(published["n"])),

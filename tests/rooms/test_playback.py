@@ -59,7 +59,7 @@ def listening(api, **how):
     )
     thread.start()
     try:
-        until(lambda: found, seconds=30, why=lambda: "the gate does not listen")
+        until(lambda: found, seconds=60, why=lambda: "the gate does not listen")
         yield found[0]
     finally:
         stop.set()
@@ -92,7 +92,7 @@ def lobby(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alice(lobby):
-    with httpx.Client(base_url=lobby.url) as http:
+    with httpx.Client(base_url=lobby.url, timeout=60) as http:
         token = http.post("/v1/login", json=lobby.credentials("alice")).json()["token"]
         http.headers["Authorization"] = f"Bearer {token}"
         incident = http.post("/v1/incidents", json={"purpose": "search", "reference": "fire"}).json()
@@ -243,7 +243,7 @@ def test_a_ticket_works_once_and_within_two_minutes(lobby, serving):
 
 
 def test_what_a_ticket_opened_ends_with_the_login(lobby, alice):
-    with httpx.Client(base_url=lobby.url) as http:
+    with httpx.Client(base_url=lobby.url, timeout=60) as http:
         token = http.post("/v1/login", json=lobby.credentials("alice")).json()["token"]
         http.headers["Authorization"] = f"Bearer {token}"
         http.incident_id = alice.incident_id

@@ -793,7 +793,7 @@ def test_after_an_outage_the_newest_footage_goes_first_and_all_of_it_arrives(spo
 def test_so_many_segments_are_on_their_way_at_once_and_no_more(spool, tmp_path):
     for number in range(12):
         spool.commit(*sealed_segment(number), groups=[])
-    store, catalogue, together = MemorySegmentStore(), MemoryCatalogue(), Barrier(4, timeout=30)
+    store, catalogue, together = MemorySegmentStore(), MemoryCatalogue(), Barrier(4, timeout=90)
     put = store.put
 
     def put_when_four_do(*args, **kwargs):

@@ -54,7 +54,7 @@ def test_the_port_is_free_again_when_the_server_ends():
 def test_a_client_that_comes_while_the_server_ends_is_sent_away():
     server = SyntheticServer([]).__enter__()
     with socket.socket() as client:
-        client.settimeout(5)
+        client.settimeout(60)
 
         def come_and_end():
             client.connect((server.host, server.port))

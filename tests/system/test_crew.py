@@ -24,7 +24,7 @@ def part(root, number):
 
 def shown(root):
     """Return the values of the recorder's one endpoint by series."""
-    text = httpx.get(Site.load(root).running()["recorder"]["metrics"]).text
+    text = httpx.get(Site.load(root).running()["recorder"]["metrics"], timeout=60).text
     pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     return {series: float(value) for series, value in pairs}
 
@@ -52,12 +52,12 @@ def test_a_process_that_is_killed_is_started_again_and_the_others_go_on(tmp_path
                     kept(root, camera) - names for camera, names in zip((lobby, yard), before, strict=True)
                 )
 
-            until(lambda: new(set(), set()), seconds=40, why=recorder.log.read_text)
+            until(lambda: new(set(), set()), seconds=90, why=recorder.log.read_text)
             victim, survivor = part(root, 1)["pid"], part(root, 0)["pid"]
             os.kill(victim, signal.SIGKILL)
-            until(lambda: part(root, 1)["pid"] != victim, seconds=40, why=recorder.log.read_text)
+            until(lambda: part(root, 1)["pid"] != victim, seconds=90, why=recorder.log.read_text)
             before = kept(root, lobby), kept(root, yard)
-            until(lambda: new(*before), seconds=40, why=recorder.log.read_text)
+            until(lambda: new(*before), seconds=90, why=recorder.log.read_text)
             assert part(root, 0)["pid"] == survivor
             seen = shown(root)
             assert seen['videostore_build_info{version="' + version() + '"}'] == 1

@@ -60,7 +60,7 @@ def test_after_destruction_no_file_of_the_site_holds_the_key_or_what_wrapped_it(
         assert holders(place, wraps[1]) == [path]
         assert holders(place, sealed) == [place / "store" / segment.object_key]
         with path.open("rb") as inode:
-            until(lambda: sweep(parts).run().certificates, seconds=30)
+            until(lambda: sweep(parts).run().certificates, seconds=60)
             assert set(inode.read()) == {0}  # what lay on the disk, not only its name
         for remains in (identity.encode(), *wraps, sealed):
             assert holders(place, remains) == []

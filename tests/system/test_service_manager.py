@@ -19,7 +19,7 @@ def manager(tmp_path):
     """A socket as systemd gives it to a service."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(str(tmp_path / "notify"))
-        channel.settimeout(30)
+        channel.settimeout(60)
         yield channel
 
 
@@ -31,7 +31,7 @@ def test_the_recorder_says_when_it_is_ready_that_it_lives_and_stops_at_once(tmp_
         with running(site, "recorder", env=environment) as recorder:
             assert manager.recv(100) == b"READY=1"
             assert [manager.recv(100) for _ in range(2)] == [b"WATCHDOG=1"] * 2
-            until(lambda: "camera.started" in recorder.log.read_text(), seconds=30)
+            until(lambda: "camera.started" in recorder.log.read_text(), seconds=60)
             began = time.monotonic()
             assert recorder.end() == 0
             assert time.monotonic() - began < 5
@@ -48,12 +48,12 @@ def test_cameras_are_added_renamed_and_disabled_while_the_others_go_on(tmp_path)
         ids = {}
         for name in ("first", "second"):
             ids[name] = facts("camera", "add", name, server.url(name), "--no-check", site=site)["id"]
-            until(lambda name=name: starts(name) == 1, seconds=30, why=recorder.log.read_text)
+            until(lambda name=name: starts(name) == 1, seconds=60, why=recorder.log.read_text)
         said("camera", "rename", "first", "door", site=site)
         said("camera", "disable", "second", site=site)
-        until(lambda: "camera.stopped" in recorder.log.read_text(), seconds=30)
+        until(lambda: "camera.stopped" in recorder.log.read_text(), seconds=60)
         said("camera", "enable", "second", site=site)
-        until(lambda: starts("second") == 2, seconds=30)
+        until(lambda: starts("second") == 2, seconds=60)
         assert starts("first") == 1
 
 

@@ -1,4 +1,5 @@
-"""How long a ledger of any length takes to write, to verify and to start with, and in how much memory.
+"""How long a ledger of any length takes to write, to verify and to start with (for a recorder, and for the
+gate, which knows what is in it), and in how much memory.
 
     python bench/ledger.py --records 10000000 --json
 
@@ -17,12 +18,16 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 from videostore.domain.ledger import GENESIS, Event, Json, Record, canonical
+from videostore.gate.casebook import Casebook, bookmark
 from videostore.ledger.files import FileLedger
 from videostore.ledger.lines import RECORDS
 from videostore.ledger.verify import verify
 from videostore.signing import SigningKey
+
+CAMERAS = 1000
 
 
 class _Clock:
@@ -38,7 +43,9 @@ def generate(directory: Path, key: SigningKey, records: int) -> float:
         for number in range(records):
             body: dict[str, Json] = {
                 "id": f"{number:032x}",
-                "camera_id": "0d6a" * 8,
+                "camera_id": str(UUID(int=number % CAMERAS)),
+                "key_id": f"hour-{number // CAMERAS}",
+                "span": ["2026-11-24T12:00:00+00:00", "2026-11-24T13:00:00+00:00"],
                 "segments": 360,
                 "size_bytes": 180_000_000,
                 "segments_sha256": previous,
@@ -56,6 +63,16 @@ def started(directory: Path, key: SigningKey) -> float:
     began = time.monotonic()
     FileLedger(directory, key=key, clock=_Clock()).append(Event.SITE_CREATED, actor="bench", body={})
     return time.monotonic() - began
+
+
+def gate_started(directory: Path, key: SigningKey) -> float:
+    """Return the seconds in which a new process's gate knows what is on record, and leaves a bookmark."""
+    began = time.monotonic()
+    book = Casebook(FileLedger(directory, key=key, clock=_Clock()), bookmark(directory.parent / "gate", key))
+    book.follow()
+    seconds = time.monotonic() - began
+    book.keep()
+    return seconds
 
 
 def measure(directory: Path, public_key: str) -> dict[str, float]:
@@ -90,6 +107,8 @@ def main() -> int:
         command = [sys.executable, __file__, "--measure", str(ledger), key.public]
         facts = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         first, again = started(ledger, key), started(ledger, key)
+        gate, gate_again = gate_started(ledger, key), gate_started(ledger, key)
+        mark = (Path(place) / "gate" / "casebook.bookmark").stat().st_size
         began = time.monotonic()
         proof = FileLedger(ledger, key=key, clock=_Clock()).prove(given.records // 2)
         proven = time.monotonic() - began
@@ -103,6 +122,9 @@ def main() -> int:
         "generate_s": round(made, 2),
         "index_s": round(first, 2),
         "start_and_append_s": round(again, 3),
+        "gate_start_without_bookmark_s": round(gate, 2),
+        "gate_start_s": round(gate_again, 2),
+        "bookmark_mb": round(mark / 1e6, 1),
         "checkpoint_and_prove_s": round(proven, 3),
         "proof_hashes": len(proof.path),
     }

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests import servers
 
-settings.register_profile("videostore", deadline=None)  # speed is measured in bench/, not here
-settings.register_profile("deep", deadline=None, max_examples=5000)  # --hypothesis-profile=deep
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # bench/ measures speed
+settings.register_profile("videostore", UNTIMED)
+settings.register_profile("deep", UNTIMED, max_examples=5000)  # --hypothesis-profile=deep
 settings.load_profile("videostore")
 
 

@@ -482,8 +482,7 @@ def test_whoever_asks_the_casebook_finds_what_was_recorded_before_he_asked(house
             name = f"{number}-{part}"
             body = {"incident_id": name, "purpose": "search", "reference": "fire"}
             house.ledger.append(Event.INCIDENT_OPENED, actor="alice", body=body)
-            book.follow()
-            assert name in book.incidents
+            assert name in book.follow().incidents
 
     with ThreadPoolExecutor(8) as many:
         list(many.map(one, range(8)))

@@ -10,7 +10,7 @@ from threading import Event as Stop
 from videostore import telemetry
 from videostore.app.endpoints import announce, asked_of, metrics_of
 from videostore.app.host import host_time
-from videostore.app.keys import export_key, own_certificate, recorder_public_key
+from videostore.app.keys import export_key, ledger_key, own_certificate, recorder_public_key
 from videostore.app.parts import Parts, must_stand
 from videostore.config.cameras import find_camera
 from videostore.config.credentials import resolve_secret
@@ -20,7 +20,7 @@ from videostore.config.site import Site
 from videostore.domain.camera import Camera
 from videostore.domain.errors import VideostoreError
 from videostore.domain.retention import Kind
-from videostore.gate import oidc
+from videostore.gate import casebook, oidc, oversight
 from videostore.gate.api import create_api
 from videostore.gate.certificates import ends_at
 from videostore.gate.export import Unit
@@ -28,6 +28,7 @@ from videostore.gate.logins import Logins
 from videostore.gate.server import serve
 from videostore.gate.service import Gate
 from videostore.keyring.master import try_out
+from videostore.signing import SigningKey
 
 log = telemetry.logger("app")
 
@@ -37,6 +38,7 @@ def run_gate(parts: Parts, stop: Stop) -> None:
     site, settings = parts.site, parts.site.settings.gate
     try_out(parts.master_key)
     parts.staff.seal_secrets()
+    key = SigningKey.load(ledger_key(site.root))
     gate = Gate(
         staff=parts.staff,
         ledger=parts.ledger,
@@ -53,6 +55,7 @@ def run_gate(parts: Parts, stop: Stop) -> None:
         unit=Unit(site.settings.site, export_key(site), recorder_public_key(site.root)),
         watch=site.watch,
         approvers=site.approvers,
+        bookmarks=(casebook.bookmark(site.root / "gate", key), oversight.bookmark(site.root / "gate", key)),
     )
     listed = Followed(site.root / "cameras.yaml", site.cameras.all)
 
@@ -64,18 +67,19 @@ def run_gate(parts: Parts, stop: Stop) -> None:
         gate.oversight.look()
 
     host, port = split_address(settings.listen)
-    certificate, key = _tls(site)
+    certificate, tls_key = _tls(site)
     with metrics_of(site, "gate", asked=asked_of(parts, "gate")) as metrics:
         serve(
             create_api(gate, find_camera=lambda name: find_camera(cameras(), name), all_cameras=cameras),
             host=host,
             port=port,
             certificate=certificate,
-            key=key,
+            key=tls_key,
             started=lambda url: announce(site, "gate", {"metrics": metrics, "gate": url}),
             stop=stop,
             beat=_each(certificate=_every(3600, lambda: _tls(site)), oversight=_every(5, oversee)),
         )
+    gate.keep()
 
 
 def _each(**actions: Callable[[], object]) -> Callable[[], None]:

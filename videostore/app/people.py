@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videostore.app.host import host_time
+from videostore.app.keys import ledger_key
 from videostore.app.ledger import verify_ledger
 from videostore.app.parts import Parts, staff
 from videostore.config.site import Site, find_root
@@ -18,10 +19,11 @@ from videostore.domain.errors import ConfigInvalid, LedgerBroken, SignatureInval
 from videostore.domain.identity import Identity
 from videostore.domain.ledger import Event, Json, Record
 from videostore.gate.authenticator import current_code, enrolment
-from videostore.gate.casebook import Casebook
+from videostore.gate.casebook import Casebook, bookmark
 from videostore.gate.papers import read_approval
 from videostore.ledger.lines import RECORDS, read_lines
 from videostore.ports import Draft
+from videostore.signing import SigningKey
 
 __all__ = [
     "authority_here",
@@ -60,8 +62,8 @@ def staff_rows(site: Site) -> list[dict[str, Any]]:
     policy, now = site.access(), host_time()
     rows = []
     with Parts(site) as parts:
-        book = Casebook(parts.ledger)
-        book.follow()
+        key = SigningKey.load(ledger_key(site.root))
+        book = Casebook(parts.ledger, bookmark(site.root / "gate", key)).follow()
     for dossier in filter(None, map(book.valid, staff(site).list())):
         decision = right_to_see(dossier, policy=policy, now=now)
         rows.append(
@@ -103,8 +105,7 @@ def verify_approval(
     except (KeyError, TypeError, ValueError) as error:
         raise SignatureInvalid(f"this is no approval: {error}", hint="Name the file of one.") from error
     if ledger is not None:
-        book = Casebook(_Copy(ledger))
-        book.follow()
+        book = Casebook(_Copy(ledger)).follow()
         dossier = book.valid(Dossier(person, [approval]))
         assert dossier is not None
         (approval,) = dossier.approvals

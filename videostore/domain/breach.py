@@ -88,22 +88,22 @@ _LOOKING = frozenset({Event.SEARCHED, Event.VIEWING, Event.EXPORT, Event.PRESENC
 
 @dataclass(slots=True)
 class Watch:
-    """Follows records, oldest first, and remembers no more than a window of them. ``approvers`` are those
-    of the policy that was loaded last: who adds one to the file can make anybody approved. ``access`` is what
-    it asks for besides; ``cameras`` is what each was called and came from, as last on record."""
+    """Follows records, oldest first, and remembers no more than a window of them: in ``seen`` for each person
+    when, how much, and in which record. ``approvers`` are those of the policy that was loaded last: who adds
+    one to the file can make anybody approved. ``access`` is what it asks for besides; ``cameras`` is what
+    each was called and came from, as last on record, ``named`` whose footage goes by a name."""
 
-    policy: WatchPolicy
-    approvers: object = None
+    approvers: list[str] | None = None
     access: Mapping[str, Any] | None = None
     cameras: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    _named: dict[str, str] = field(default_factory=dict)
-    _seen: dict[tuple[Suspicion, str], deque[tuple[datetime, float, int]]] = field(default_factory=dict)
+    named: dict[str, str] = field(default_factory=dict)
+    seen: dict[Suspicion, dict[str, deque[tuple[datetime, float, int]]]] = field(default_factory=dict)
 
-    def take(self, record: Record) -> Iterator[Breach]:
+    def take(self, record: Record, policy: WatchPolicy) -> Iterator[Breach]:
         """Yield what this record makes a suspicion."""
-        policy = self.policy
         if record.event is Event.APPROVERS_LOADED:
-            former, self.approvers = self.approvers, record.body.get("approvers")
+            body: Mapping[str, Any] = record.body
+            former, self.approvers = self.approvers, body.get("approvers")
             if former is not None and former != self.approvers:
                 yield Breach(Suspicion.APPROVERS, record.actor, record.at, (record.sequence,))
         elif record.event is Event.ACCESS_LOADED:
@@ -113,7 +113,7 @@ class Watch:
         elif record.event is Event.CAMERA_IDENTITY and self._reassigned(record.body):
             yield Breach(Suspicion.REASSIGNED, record.actor, record.at, (record.sequence,))
         for suspicion, actor, amount, limit in _signs(record, policy):
-            seen = self._seen.setdefault((suspicion, actor), deque())
+            seen = self.seen.setdefault(suspicion, {}).setdefault(actor, deque())
             while seen and record.at - seen[0][0] > policy.window:
                 seen.popleft()
             seen.append((record.at, amount, record.sequence))
@@ -129,10 +129,10 @@ class Watch:
         self.cameras[camera] = body
         if body.get("state") in {"removed", "unlisted"}:
             if body["state"] == "removed":
-                self._named = {held: one for held, one in self._named.items() if one != camera}
+                self.named = {held: one for held, one in self.named.items() if one != camera}
             return False
-        owner = self._named.get(name, camera)
-        self._named[name] = camera
+        owner = self.named.get(name, camera)
+        self.named[name] = camera
         moved = former is not None and former.get("source_sha256") != body.get("source_sha256")
         return moved or owner != camera
 
@@ -156,9 +156,9 @@ def _grew(former: Mapping[str, Any], now: Mapping[str, Any], *names: str) -> boo
 
 def suspected(records: Iterable[Record], policy: WatchPolicy) -> Iterator[Breach]:
     """Yield every suspicion in a ledger, oldest first."""
-    watch = Watch(policy)
+    watch = Watch()
     for record in records:
-        yield from watch.take(record)
+        yield from watch.take(record, policy)
 
 
 def _signs(record: Record, policy: WatchPolicy) -> Iterator[tuple[Suspicion, str, float, float]]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import sys
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import Lock
 from typing import Any
 from uuid import UUID
 
+from videostore.domain import access, coverage, identity
 from videostore.domain.access import Dossier, Grant, Incident, Mode, Purpose, Request
 from videostore.domain.camera import CameraId
 from videostore.domain.coverage import State, Stretch
@@ -17,54 +20,33 @@ from videostore.domain.errors import LedgerBroken
 from videostore.domain.identity import Fault, History
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.segment import EPOCH, KeyId, Span
+from videostore.gate.bookmark import Bookmark, Reader
 from videostore.ports import Ledger
+from videostore.signing import SigningKey
 
 _CERTIFICATES = 200_000
 """Certificates held in memory, the newest: eight days of 1,000 cameras. The ledger has them all."""
 
 
 @dataclass(slots=True)
-class Casebook:
-    """Follows a ledger. ``decided`` holds ids of granted requests, ``withdrawn`` ids of approvals,
-    ``histories`` what befell each login."""
+class Book:
+    """What records tell, taken in their order. ``decided`` holds ids of granted requests, ``withdrawn`` those
+    of approvals, ``histories`` what befell each login, ``certificates`` (camera, hour) as they came;
+    ``approvals`` and ``held`` are ids of each person's approvals and grants, ``deleted`` the hours of each
+    camera."""
 
-    ledger: Ledger
     incidents: dict[str, Incident] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)
     grants: dict[str, Grant] = field(default_factory=dict)
     decided: set[str] = field(default_factory=set)
     withdrawn: set[str] = field(default_factory=set)
     histories: dict[str, History] = field(default_factory=dict)
-    _certificates: dict[tuple[str, str], None] = field(default_factory=dict)
-    _deleted: dict[str, dict[str, Stretch]] = field(default_factory=lambda: defaultdict(dict))
-    _idle: dict[str, list[Stretch]] = field(default_factory=lambda: defaultdict(list))
-    _grants_of: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    _approvals: dict[str, set[str]] = field(default_factory=dict)
-    _stands_since: datetime = EPOCH
-    _read: int = -1
-    _begun: int = 0
-    _done: int = 0
-    _lock: Lock = field(default_factory=Lock)
-
-    def follow(self) -> None:
-        """Take in what was recorded since. Raises LedgerBroken or LedgerUnavailable: the door stays shut.
-
-        Who waited while another reading began, and ended well, has what that one read.
-        """
-        asked = self._begun
-        with self._lock:
-            if self._done > asked:
-                return
-            self._begun += 1
-            for record in self.ledger.records(after=self._read):
-                try:
-                    self._take(record)
-                except (KeyError, ValueError, TypeError) as error:
-                    raise LedgerBroken(
-                        f"record {record.sequence} does not hold what it should: {error}"
-                    ) from error
-                self._read = record.sequence
-            self._done = self._begun
+    certificates: deque[tuple[str, str]] = field(default_factory=deque)
+    deleted: dict[str, dict[str, Stretch]] = field(default_factory=dict)
+    idle: dict[str, list[Stretch]] = field(default_factory=dict)
+    held: dict[str, list[str]] = field(default_factory=dict)
+    approvals: dict[str, set[str]] = field(default_factory=dict)
+    stands_since: datetime = EPOCH
 
     def valid(self, dossier: Dossier | None) -> Dossier | None:
         """Return the dossier with every withdrawal on record, whatever the person's file says; and with
@@ -72,11 +54,11 @@ class Casebook:
         what was approved before is none."""
         if dossier is None:
             return None
-        recorded = self._approvals.get(dossier.staff.id, set())
+        recorded = self.approvals.get(dossier.staff.id, set())
         approvals = [
             replace(
                 paper,
-                revoked=paper.revoked or paper.id in self.withdrawn or paper.valid.start < self._stands_since,
+                revoked=paper.revoked or paper.id in self.withdrawn or paper.valid.start < self.stands_since,
                 recorded=paper.id in recorded,
             )
             for paper in dossier.approvals
@@ -85,16 +67,16 @@ class Casebook:
 
     def certificate(self, camera_id: CameraId, key_id: KeyId) -> str:
         """Return the id of the certificate for an hour of a camera; empty if there is none of late."""
-        known = self._deleted[str(camera_id)].get(str(key_id))
+        known = self.deleted.get(str(camera_id), {}).get(str(key_id))
         return known.detail if known else ""
 
     def known_of(self, camera_id: CameraId) -> list[Stretch]:
         """Return what of a camera was deleted, by which certificate, and when it was not recorded."""
-        return [*self._deleted[str(camera_id)].values(), *self._idle[str(camera_id)]]
+        return [*self.deleted.get(str(camera_id), {}).values(), *self.idle.get(str(camera_id), [])]
 
     def grants_of(self, staff_id: str) -> list[Grant]:
         """Return every grant of a person, revoked and expired ones included."""
-        return [self.grants[grant_id] for grant_id in self._grants_of[staff_id]]
+        return [self.grants[grant_id] for grant_id in self.held.get(staff_id, [])]
 
     def history(self, login_sha256: str) -> History:
         """Return what the ledger tells of a login."""
@@ -102,9 +84,10 @@ class Casebook:
 
     def unreviewed(self) -> list[Grant]:
         """Return the grants taken by breaking the glass that nobody has looked at, oldest first."""
-        return [one for one in self.grants.values() if one.request.break_glass and not one.reviewed_by]
+        return [one for one in list(self.grants.values()) if one.request.break_glass and not one.reviewed_by]
 
-    def _take(self, record: Record) -> None:
+    def take(self, record: Record) -> None:
+        """Take in what a record tells. Raises KeyError, ValueError or TypeError if it lacks something."""
         body: Mapping[str, Any] = record.body
         match record.event:
             case Event.INCIDENT_OPENED:
@@ -119,7 +102,8 @@ class Casebook:
             case Event.GRANTED:
                 second = body["request_id"] in self.decided  # of two who approved at once: it gives nothing
                 self.decided.add(body["request_id"])
-                self._grants_of[self.requests[body["request_id"]].staff_id].append(body["grant_id"])
+                holder = self.requests[body["request_id"]].staff_id
+                self.held.setdefault(holder, []).append(body["grant_id"])
                 self.grants[body["grant_id"]] = Grant(
                     id=body["grant_id"],
                     request=self.requests[body["request_id"]],
@@ -146,12 +130,12 @@ class Casebook:
     def _take_person(self, event: Event, body: Mapping[str, Any]) -> None:
         match event:
             case Event.STAFF_APPROVED:
-                self._approvals.setdefault(body["staff_id"], set()).add(body["approval_id"])
+                self.approvals.setdefault(body["staff_id"], set()).add(body["approval_id"])
             case Event.STAFF_RECOVERED:
-                self._approvals.setdefault(body["staff_id"], set()).update(body["approval_ids"])
+                self.approvals.setdefault(body["staff_id"], set()).update(body["approval_ids"])
             case Event.STAFF_REVOKED:
                 named = body.get("approval_id")
-                self.withdrawn |= {named} if named else self._approvals.get(body["staff_id"], set())
+                self.withdrawn |= {named} if named else self.approvals.get(body["staff_id"], set())
             case Event.LOGIN if body.get("step") is not None:
                 self.histories[body["login_sha256"]] = History(last_step=body["step"])
             case Event.LOGIN_REFUSED if body.get("fault") == Fault.WRONG_CODE:
@@ -163,8 +147,8 @@ class Casebook:
 
     def _end_all(self, record: Record) -> None:
         """The site came out of a backup. Nobody can say what the records that it lost had ended: all ends."""
-        self._stands_since = record.at
-        self.withdrawn = self.withdrawn.union(*self._approvals.values())
+        self.stands_since = record.at
+        self.withdrawn = self.withdrawn.union(*self.approvals.values())
         for incident in self.incidents.values():
             self.incidents[incident.id] = replace(incident, closed_at=incident.closed_at or record.at)
         for grant in self.grants.values():
@@ -173,15 +157,17 @@ class Casebook:
     def _deleted_by(self, body: Mapping[str, Any]) -> None:
         camera_id, key_id = body["camera_id"], body["key_id"]
         span = Span(*(datetime.fromisoformat(moment) for moment in body["span"]))
-        self._deleted[camera_id][key_id] = Stretch(span, State.DELETED, body["id"])
-        self._certificates[camera_id, key_id] = None
-        if len(self._certificates) > _CERTIFICATES:
-            oldest = next(iter(self._certificates))
-            del self._certificates[oldest], self._deleted[oldest[0]][oldest[1]]
+        hours = self.deleted.setdefault(camera_id, {})
+        if key_id not in hours:
+            self.certificates.append((camera_id, key_id))
+        hours[key_id] = Stretch(span, State.DELETED, body["id"])
+        if len(self.certificates) > _CERTIFICATES:
+            oldest = self.certificates.popleft()
+            del self.deleted[oldest[0]][oldest[1]]
 
     def _switched(self, record: Record) -> None:
         """Follow when a camera was recorded: not before it was added, nor while it was disabled."""
-        idle, change = self._idle[str(record.body["camera_id"])], record.body.get("change")
+        idle, change = self.idle.setdefault(str(record.body["camera_id"]), []), record.body.get("change")
         if record.event is Event.CAMERA_ADDED and not idle:
             idle.append(Stretch(Span(EPOCH, record.at), State.NOT_RECORDED))
         elif record.event is Event.CAMERA_REMOVED or change == "disabled":
@@ -191,6 +177,48 @@ class Casebook:
 
 
 _FAR = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def bookmark(directory: Path, key: SigningKey) -> Bookmark[Book]:
+    """Return what keeps the book in ``directory`` between two starts."""
+    rules = [access, coverage, identity, sys.modules[__name__]]
+    return Bookmark(directory / "casebook.bookmark", Book, key=key, rules=rules)
+
+
+class Casebook:
+    """The book as a ledger has it now. Safe to share between threads."""
+
+    def __init__(self, ledger: Ledger, bookmark: Bookmark[Book] | None = None) -> None:
+        self._reader = Reader(ledger, Book(), bookmark)
+        self._begun = self._done = 0
+        self._lock = Lock()
+
+    def follow(self) -> Book:
+        """Take in what was recorded since. Raises LedgerBroken or LedgerUnavailable: the door stays shut.
+
+        Who waited while another reading began, and ended well, has what that one read.
+        """
+        asked = self._begun
+        with self._lock:
+            if self._done <= asked:
+                self._begun += 1
+                self._read()
+                self._done = self._begun
+            return self._reader.state
+
+    def keep(self) -> None:
+        """Keep what was read for the next start."""
+        with self._lock:
+            self._reader.keep()
+
+    def _read(self) -> None:
+        for record in self._reader.new():
+            try:
+                self._reader.state.take(record)
+            except (KeyError, ValueError, TypeError) as error:
+                raise LedgerBroken(
+                    f"record {record.sequence} does not hold what it should: {error}"
+                ) from error
 
 
 def request_body(request: Request) -> dict[str, Json]:

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
+from pathlib import Path
 from threading import Lock
 
 from videostore import telemetry
+from videostore.domain import access, breach
 from videostore.domain.access import AccessPolicy, Grant, decide_review
 from videostore.domain.breach import Breach, Suspicion, Watch, WatchPolicy
 from videostore.domain.camera import Camera
 from videostore.domain.errors import RequestInvalid
 from videostore.domain.ledger import Event, Json, Record
+from videostore.gate.bookmark import Bookmark, Reader
 from videostore.gate.rules import Rules
 from videostore.ports import Ledger
+from videostore.signing import SigningKey
 
 log = telemetry.logger("gate")
 
+_MOST = 1000
 SHOWN = timedelta(hours=24)
 """How long the metric tells of a suspicion; the ledger tells of it for good."""
 LONGEST = 200
 """Characters of a reference, a reason or a verdict."""
+
+
+@dataclass(slots=True)
+class Watched:
+    """What was seen so far; ``late`` are the newest suspicions."""
+
+    watch: Watch = field(default_factory=Watch)
+    late: deque[Breach] = field(default_factory=deque)
+
+
+def bookmark(directory: Path, key: SigningKey) -> Bookmark[Watched]:
+    """Return what keeps what was seen in ``directory`` between two starts."""
+    rules = [access, breach, sys.modules[__name__]]
+    return Bookmark(directory / "watch.bookmark", Watched, key=key, rules=rules)
 
 
 class Oversight:
@@ -35,16 +56,15 @@ class Oversight:
         ledger: Ledger,
         policy: Callable[[], WatchPolicy],
         approvers: Callable[[], Mapping[str, str]],
+        bookmark: Bookmark[Watched] | None = None,
     ) -> None:
         self._rules = rules
         self._ledger = ledger
         self._policy = policy
         self._approvers = approvers
-        self._watch = Watch(policy())
-        self._read = -1
+        self._reader = Reader(ledger, Watched(), bookmark)
         self._noted: tuple[AccessPolicy, WatchPolicy, Mapping[str, str]] | None = None
         self._identified: Sequence[Camera] | None = None
-        self._late: deque[Breach] = deque(maxlen=1000)
         self._lock = Lock()
 
     def look(self) -> None:
@@ -55,11 +75,10 @@ class Oversight:
         self._rules.policy()
         now = self._rules.now()
         with self._lock:
-            self._watch.policy = self._policy()
-            self._follow(now)
-            while self._late and self._late[0].at <= now - SHOWN:
-                self._late.popleft()
-            count = Counter(breach.suspicion for breach in self._late)
+            late = self._follow(now).late
+            while late and late[0].at <= now - SHOWN:
+                late.popleft()
+            count = Counter(one.suspicion for one in late)
         for suspicion in Suspicion:
             telemetry.GATE_SUSPECTED_BREACHES.labels(suspicion=suspicion.value).set(count[suspicion])
         telemetry.GATE_GLASSES_UNREVIEWED.set(len(self._rules.book().unreviewed()))
@@ -71,11 +90,11 @@ class Oversight:
         if (policy, watch, approvers) != self._noted:
             now = self._rules.now()
             with self._lock:
-                self._follow(now)
+                known = self._follow(now).watch
                 named: list[Json] = [f"{name} {key}" for name, key in sorted(approvers.items())]
-                if named != self._watch.approvers:
+                if named != known.approvers:
                     self._ledger.append(Event.APPROVERS_LOADED, actor="gate", body={"approvers": named})
-                if (body := _on_record(policy, watch)) != self._watch.access:
+                if (body := _on_record(policy, watch)) != known.access:
                     self._ledger.append(Event.ACCESS_LOADED, actor="gate", body=body)
                 self._follow(now)
                 self._noted = policy, watch, dict(approvers)
@@ -88,8 +107,7 @@ class Oversight:
         if cameras is not self._identified:
             now = self._rules.now()
             with self._lock:
-                self._follow(now)
-                known = self._watch.cameras
+                known = self._follow(now).watch.cameras
                 wanted = {str(camera.id): _identity(camera) for camera in cameras}
                 wanted |= {
                     name: {**known[name], "state": "unlisted"} for name in known.keys() - wanted.keys()
@@ -101,13 +119,22 @@ class Oversight:
                 self._identified = cameras
         return cameras
 
-    def _follow(self, now: datetime) -> None:
-        for record in self._ledger.records(after=self._read):
-            for breach in self._watch.take(record):
-                if breach.at > now - SHOWN:
-                    log.warning("breach.suspected", suspicion=breach.suspicion.value)
-                self._late.append(breach)
-            self._read = record.sequence
+    def keep(self) -> None:
+        """Keep what was seen for the next start."""
+        with self._lock:
+            self._reader.keep()
+
+    def _follow(self, now: datetime) -> Watched:
+        policy = self._policy()
+        for record in self._reader.new():
+            seen = self._reader.state
+            for one in seen.watch.take(record, policy):
+                if one.at > now - SHOWN:
+                    log.warning("breach.suspected", suspicion=one.suspicion.value)
+                seen.late.append(one)
+                if len(seen.late) > _MOST:
+                    seen.late.popleft()
+        return self._reader.state
 
     def unreviewed(self, staff_id: str) -> list[Grant]:
         """Return the grants taken by breaking the glass that nobody has looked at, oldest first."""

@@ -21,7 +21,7 @@ from videostore.domain.camera import CameraId
 from videostore.domain.errors import AccessRefused
 from videostore.domain.ledger import Event, Json
 from videostore.domain.segment import Span
-from videostore.gate.casebook import Casebook
+from videostore.gate.casebook import Book, Casebook
 from videostore.ports import Clock, Ledger, StaffDirectory
 
 _WHY_REFUSED = (
@@ -39,10 +39,11 @@ class Rules:
         ledger: Ledger,
         clock: Clock,
         policy: Callable[[], AccessPolicy],
+        casebook: Casebook,
     ) -> None:
         self._staff = staff
         self._ledger = ledger
-        self._casebook = Casebook(ledger)
+        self._casebook = casebook
         self._clock = clock
         self.policy = policy
 
@@ -50,10 +51,9 @@ class Rules:
         """The latest time it may be: a clock in doubt never keeps a right alive."""
         return self._clock.read().latest
 
-    def book(self) -> Casebook:
+    def book(self) -> Book:
         """Return incidents, requests and grants as they are on record now."""
-        self._casebook.follow()
-        return self._casebook
+        return self._casebook.follow()
 
     def dossier(self, staff_id: str) -> Dossier | None:
         return self.book().valid(self._staff.dossier(staff_id))

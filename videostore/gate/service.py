@@ -30,13 +30,14 @@ from videostore.domain.ledger import Event, Json
 from videostore.domain.presence import Roll
 from videostore.domain.retention import RetentionPolicy
 from videostore.domain.segment import Span
-from videostore.gate.casebook import request_body
+from videostore.gate.bookmark import Bookmark
+from videostore.gate.casebook import Book, Casebook, request_body
 from videostore.gate.entrance import Entrance
 from videostore.gate.export import Exports, Unit
 from videostore.gate.footage import Footage, Serving
 from videostore.gate.logins import Logins
 from videostore.gate.oidc import Provider
-from videostore.gate.oversight import Oversight, one_line
+from videostore.gate.oversight import Oversight, Watched, one_line
 from videostore.gate.pictures import Pictures
 from videostore.gate.rules import Rules
 from videostore.gate.search import Search
@@ -74,11 +75,18 @@ class Gate:
         provider: Provider | None = None,
         watch: Callable[[], WatchPolicy] = WatchPolicy,
         approvers: Callable[[], Mapping[str, str]],
+        bookmarks: tuple[Bookmark[Book], Bookmark[Watched]] | None = None,
     ) -> None:
         self._ledger = ledger
         self._presence = presence
+        kept, watched = bookmarks or (None, None)
+        self._casebook = Casebook(ledger, kept)
         self._rules = Rules(
-            staff=staff, ledger=ledger, clock=clock, policy=lambda: self.oversight.noted(policy())
+            staff=staff,
+            ledger=ledger,
+            clock=clock,
+            policy=lambda: self.oversight.noted(policy()),
+            casebook=self._casebook,
         )
         self.entrance = Entrance(
             self._rules, staff=staff, ledger=ledger, logins=logins, notice=notice, provider=provider
@@ -88,7 +96,9 @@ class Gate:
         )
         self._tickets = Tickets()
         self._approving = Lock()  # one at a time: a request leads to one grant
-        self.oversight = Oversight(self._rules, ledger=ledger, policy=watch, approvers=approvers)
+        self.oversight = Oversight(
+            self._rules, ledger=ledger, policy=watch, approvers=approvers, bookmark=watched
+        )
         self.search = Search(self._rules, ledger=ledger, catalogue=catalogue, retention=retention)
         self.pictures = Pictures(self.footage)
         self.exports = Exports(
@@ -99,6 +109,11 @@ class Gate:
             ledger=ledger,
             unit=unit,
         )
+
+    def keep(self) -> None:
+        """Keep what was made of the ledger, so that the next start reads only what comes after."""
+        self._casebook.keep()
+        self.oversight.keep()
 
     # --- who is there ---
 
@@ -135,7 +150,9 @@ class Gate:
     def incidents(self, staff_id: str) -> list[Incident]:
         """Return the incidents that are open, newest first."""
         self.require_right(staff_id, "list-incidents")
-        found = [incident for incident in self._rules.book().incidents.values() if incident.closed_at is None]
+        found = [
+            incident for incident in list(self._rules.book().incidents.values()) if incident.closed_at is None
+        ]
         return sorted(found, key=lambda incident: incident.opened_at, reverse=True)
 
     # --- what ---
@@ -213,7 +230,7 @@ class Gate:
 
     def grant_of(self, staff_id: str, request_id: str) -> Grant:
         """Return the grant of one's own request, once a second person has approved it."""
-        grants = self._rules.book().grants.values()
+        grants = list(self._rules.book().grants.values())
         grant = next((one for one in grants if one.request.id == request_id), None)
         decision = self.right(staff_id)
         if decision.allowed and (grant is None or grant.request.staff_id != staff_id):

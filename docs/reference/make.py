@@ -26,8 +26,9 @@ from videostore.cli.main import app
 from videostore.config import settings
 from videostore.config.durations import show_duration
 from videostore.domain import errors
-from videostore.domain.access import Reason, told
+from videostore.domain.access import Reason
 from videostore.domain.ledger import Event
+from videostore.domain.refusal import told
 from videostore.gate import api as api_module
 from videostore.gate import entrance_routes, footage_routes, guard, inputs
 from videostore.store.rights import ROLES, policy

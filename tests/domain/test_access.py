@@ -28,8 +28,8 @@ from videostore.domain.access import (
     decide_second_person,
     decide_serving,
     right_to_see,
-    told,
 )
+from videostore.domain.refusal import told
 from videostore.domain.segment import MICROSECOND, Span
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

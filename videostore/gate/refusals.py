@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
-from videostore.domain.access import Reason, told
+from videostore.domain.access import Reason
 from videostore.domain.errors import VideostoreError, every_error
+from videostore.domain.refusal import told
 
 REASONS: Final = sorted({told(reason) for reason in Reason} - {Reason.ALLOWED.value})
 """As they are told: a refusal does not say what is there."""

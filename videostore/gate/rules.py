@@ -15,11 +15,11 @@ from videostore.domain.access import (
     decide_search,
     decide_serving,
     right_to_see,
-    told,
 )
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import AccessRefused
 from videostore.domain.ledger import Event, Json
+from videostore.domain.refusal import told
 from videostore.domain.segment import Span
 from videostore.gate.casebook import Book, Casebook
 from videostore.ports import Clock, Ledger, StaffDirectory

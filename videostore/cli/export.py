@@ -39,7 +39,11 @@ def export(
     ] = "",
     viewing_copy: Annotated[
         bool,
-        typer.Option("--viewing-copy", help="To look at: time, requester and reference in every frame."),
+        typer.Option(
+            "--viewing-copy",
+            help="To look at: time, requester and reference in every frame. "
+            "A download that goes on encodes again what it has.",
+        ),
     ] = False,
     incident: Incident = "",
     request: Asked = "",

@@ -5,6 +5,7 @@ One recorder, a camera for each fault, and one without any: whatever happens to 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -266,6 +267,9 @@ class Run:
         self.ended = datetime.now(UTC)
         stop.set()
         thread.join()
+        for one in threading.enumerate():
+            if one.name.startswith("camera "):  # the recorder waits for none that is slow to end
+                one.join()
         while uploader.upload_all():  # what it left for its next start
             pass
 

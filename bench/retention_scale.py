@@ -99,7 +99,12 @@ def policy() -> RetentionPolicy:
 
 def keyring(root: Path, clock: FixedClock, ahead: timedelta) -> FileKeyring:
     return FileKeyring(
-        root / "keys", master_key=MasterKeyFile(root / "master.key"), policy=policy, clock=clock, ahead=ahead
+        root / "keys",
+        master_key=MasterKeyFile(root / "master.key"),
+        signing_key=SigningKey.load(root / "ledger.key"),
+        policy=policy,
+        clock=clock,
+        ahead=ahead,
     )
 
 
@@ -164,7 +169,7 @@ def measure(root: Path, now: datetime) -> dict[str, float]:
     entry_exit = RetentionPolicy(Kind.ENTRY_EXIT, DAY, LEAD, HOUR)
     presence = FileKeyring(
         root / "presence", master_key=MasterKeyFile(root / "master.key"), policy=lambda: entry_exit,
-        clock=clock, ahead=HOUR,
+        signing_key=SigningKey.load(root / "ledger.key"), clock=clock, ahead=HOUR,
     )  # fmt: skip
     sweep = Sweep(
         video=Keys(policy, keyring(root, clock, HOUR)), entry_exit=Keys(lambda: entry_exit, presence),

@@ -213,10 +213,19 @@ class Simulation:
         policies = self._policies(clock)
         self.recorder_clock = clock
         self.recorder_policy = lambda: policies()[Kind.VIDEO]
-        self.published = PublishedKeys(self.root / "keys", policy=self.recorder_policy, clock=clock)
+        self.published = PublishedKeys(
+            self.root / "keys", signed_by=self.signer.public, policy=self.recorder_policy, clock=clock
+        )
 
     def _keyring(self, name: str, policy: Callable[[], RetentionPolicy], clock: GuardedClock) -> FileKeyring:
-        return FileKeyring(self.root / name, master_key=self.master, policy=policy, clock=clock, ahead=AHEAD)
+        return FileKeyring(
+            self.root / name,
+            master_key=self.master,
+            signing_key=self.signer,
+            policy=policy,
+            clock=clock,
+            ahead=AHEAD,
+        )
 
     def start_process(self) -> None:
         self.clock = self._clock()

@@ -73,13 +73,19 @@ class Premises:
         return FileKeyring(
             self.root / kind.value,
             master_key=self.master,
+            signing_key=self.key,
             policy=lambda: self.in_force()[kind],
             clock=self.clock,
             ahead=3 * HOUR,
         )
 
     def published(self, kind=Kind.VIDEO):
-        return PublishedKeys(self.root / kind.value, policy=lambda: self.in_force()[kind], clock=self.clock)
+        return PublishedKeys(
+            self.root / kind.value,
+            signed_by=self.key.public,
+            policy=lambda: self.in_force()[kind],
+            clock=self.clock,
+        )
 
     def register(self):
         keys = self.published(Kind.ENTRY_EXIT)

@@ -88,7 +88,7 @@ FORMATS = {
         "camera, start, end and reason a line.",
     },
     "The keyring": {
-        "videostore/keyring/files.py": "A header has `key_id`, `recipient`, `deadline` and `destroyed_at`.",
+        "videostore/keyring/files.py": "A header has `key_id`, `recipient`, `deadline`, `destroyed_at` and its `signature` by the key of the ledger (`videostore.signing`, context of that file).",
         "videostore/keyring/master.py": "",
         "videostore/keyring/token.py": "",
         "videostore/keyring/transit.py": "",

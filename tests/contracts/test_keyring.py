@@ -15,9 +15,10 @@ from tests.fakes.clock import SettableClock
 from videostore.domain.errors import ClockInDoubt, KeyDestroyed, KeyUnavailable, LedgerBroken, SealBroken
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import MICROSECOND, KeyId
-from videostore.keyring.files import FileKeyring, PublishedKeys
+from videostore.keyring.files import CONTEXT, FileKeyring, PublishedKeys
 from videostore.keyring.master import MasterKeyFile
-from videostore.sealing import seal
+from videostore.sealing import new_identity, seal
+from videostore.signing import SigningKey
 
 HOUR, LEAD, KEEP = timedelta(hours=1), timedelta(minutes=15), timedelta(days=30)
 START = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
@@ -32,6 +33,7 @@ class Site:
         self.clock = SettableClock(START)
         self.policy = RetentionPolicy(Kind.VIDEO, KEEP, LEAD, HOUR)
         self.buried = dict
+        self.signer = SigningKey.create(root / "elsewhere" / "ledger.key")
         MasterKeyFile(root / "elsewhere" / "master.key").renew()
 
     @property
@@ -42,6 +44,7 @@ class Site:
         return FileKeyring(
             self.directory,
             master_key=MasterKeyFile(self.root / "elsewhere" / "master.key"),
+            signing_key=self.signer,
             policy=lambda: self.policy,
             clock=self.clock,
             ahead=timedelta(hours=3),
@@ -49,7 +52,17 @@ class Site:
         )
 
     def published(self):
-        return PublishedKeys(self.directory, policy=lambda: self.policy, clock=self.clock)
+        return PublishedKeys(
+            self.directory, signed_by=self.signer.public, policy=lambda: self.policy, clock=self.clock
+        )
+
+    def header(self, key_id):
+        return self.directory / "public" / f"{key_id}.json"
+
+    def edit(self, of, **fields):
+        """Write a header that says what that of the key ``of`` does, but ``fields``."""
+        told = {**json.loads(self.header(of).read_text()), **fields}
+        self.header(told["key_id"]).write_text(json.dumps(told))
 
     def due(self):
         """Move the clock to the moment at which KEY's deletion begins."""
@@ -313,13 +326,82 @@ def test_whoever_edits_a_header_has_a_key_that_does_not_open(site, keyring, seal
 
 
 def test_a_header_that_forgets_its_destruction_opens_nothing(site, keyring, sealed):
+    before = site.header(KEY).read_bytes()
     site.due()
     keyring.destroy(KEY)
-    path = site.directory / "public" / f"{KEY}.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "destroyed_at": None}))
+    site.header(KEY).write_bytes(before)
     site.clock.at = START
     with pytest.raises(KeyDestroyed):
         site.keyring().open(KEY, sealed)
+
+
+@pytest.mark.parametrize("by", ["nobody", "another site", "us, for another hour"])
+def test_nobody_seals_to_a_recipient_that_somebody_published_for_an_hour_without_a_key(site, keyring, by):
+    ahead = KEY
+    while site.header(ahead).exists():
+        ahead = ahead.next
+    _, recipient = new_identity()
+    deadline = (ahead.start + KEEP).isoformat()
+    fields = {"key_id": str(ahead), "recipient": recipient, "deadline": deadline, "destroyed_at": None}
+    stranger = SigningKey.create(site.root / "stranger.key")
+    own = json.loads(site.header(KEY).read_text())["signature"]
+    signature = {"nobody": "", "another site": stranger.sign(fields, context=CONTEXT)}.get(by, own)
+    site.edit(KEY, **fields, signature=signature)
+    with pytest.raises(KeyUnavailable, match="not signed by this site"):
+        site.published().recipient(ahead)
+    assert {key.key_id: key.recipient for key in keyring.keys()}[ahead] == ""
+    site.clock.passes(HOUR)
+    assert [key.key_id for key in keyring.create_ahead()] == [ahead], "the hour has a key of ours"
+    ours = site.published().recipient(ahead)
+    assert ours != recipient
+    assert keyring.open(ahead, seal(b"footage", recipient=ours)) == b"footage"
+
+
+def test_nobody_seals_to_a_recipient_that_somebody_exchanged(site, keyring):
+    site.edit(KEY, recipient=new_identity()[1])
+    with pytest.raises(KeyUnavailable, match="not signed by this site"):
+        site.published().recipient(KEY)
+    assert keyring.create_ahead() == []
+    assert (site.directory / "private" / f"{KEY}.key").exists(), (
+        "what was sealed to it before opens once restored"
+    )
+
+
+def test_who_writes_that_a_key_is_destroyed_has_it_neither_kept_nor_erased_early(site, keyring, sealed):
+    half = site.directory / "private" / f"{KEY}.key"
+    before = site.header(KEY).read_bytes()
+    site.edit(KEY, destroyed_at=START.isoformat())
+    with pytest.raises(KeyDestroyed):
+        site.published().recipient(KEY)
+    started = site.keyring()
+    with pytest.raises(KeyUnavailable):
+        started.open(KEY, sealed)
+    assert half.exists()
+    site.header(KEY).write_bytes(before)
+    assert started.open(KEY, sealed) == b"footage"
+    site.edit(KEY, destroyed_at=START.isoformat())
+    site.due()
+    assert KEY in [key.key_id for key in started.due()]
+    assert started.destroy(KEY).destroyed_at == site.clock.at
+    assert not half.exists()
+
+
+def test_headers_of_before_they_were_signed_are_signed_once_their_halves_open_under_them(
+    site, keyring, sealed
+):
+    for key in list(keyring.keys()):
+        told = json.loads(site.header(key.key_id).read_text())
+        del told["signature"]
+        site.header(key.key_id).write_text(json.dumps(told))
+    site.edit(KEY.next, recipient=new_identity()[1])
+    upgraded = site.keyring()
+    with pytest.raises(KeyUnavailable):
+        site.published().recipient(KEY)
+    upgraded.create_ahead()
+    assert upgraded.open(KEY, seal(b"footage", recipient=site.published().recipient(KEY))) == b"footage"
+    assert upgraded.open(KEY, sealed) == b"footage"
+    with pytest.raises(KeyUnavailable):
+        site.published().recipient(KEY.next)
 
 
 def test_one_damaged_key_does_not_take_others_with_it(site, keyring, sealed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -322,10 +323,37 @@ def test_a_published_key_that_somebody_exchanged_for_their_own_is_found(site):
         return finding.holds, finding.evidence
 
     assert found() == (True, ())
-    header.write_text(header.read_text().replace(ours, new_identity()[1]))
+    before = header.read_text()
+    header.write_text(before.replace(ours, new_identity()[1]))
     assert found() == (False, [f"video {KEY}"])
-    header.write_text(header.read_text().replace(site.published().recipient(KEY), ours))
+    header.write_text(before)
     assert found() == (True, ())
+
+
+def test_a_key_that_somebody_published_for_an_hour_without_one_is_found_and_never_on_record(site):
+    hour = KEY
+    while (path := site.root / "video" / "public" / f"{hour}.json").exists():
+        hour = hour.next
+    stranger = new_identity()[1]
+    deadline = hour.start + 30 * DAY
+    path.write_text(
+        json.dumps(
+            {
+                "key_id": str(hour),
+                "recipient": stranger,
+                "deadline": deadline.isoformat(),
+                "destroyed_at": None,
+            }
+        )
+    )
+    (finding,) = [one for one in check(subject(site)) if "made here" in one.question]
+    assert (finding.holds, finding.evidence) == (False, [f"video {hour}"])
+    site.sweep().run()
+    site.clock.passes(HOUR)
+    site.sweep().run()
+    assert stranger not in json.dumps([record.body for record in site.ledger.records()])
+    assert site.published().recipient(hour) != stranger
+    assert all(one.holds for one in check(subject(site)) if "made here" in one.question)
 
 
 def test_a_place_that_fails_whatever_way_keeps_no_other_from_being_emptied(site):

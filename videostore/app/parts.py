@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from videostore.app.host import host_time
-from videostore.app.keys import ELSEWHERE, ledger_key, login_key, master_key, recorder_key
+from videostore.app.keys import ELSEWHERE, ledger_key, ledger_public, login_key, master_key, recorder_key
 from videostore.app.ledger import open_ledger, verify_against
 from videostore.check import invariants
 from videostore.config.credentials import resolve_credentials
@@ -124,6 +124,7 @@ class Parts:
             kind: FileKeyring(
                 directory,
                 master_key=self.master_key,
+                signing_key=SigningKey.load(ledger_key(self.site.root)),
                 policy=self.policy(kind),
                 clock=self.clock,
                 ahead=settings.ahead,
@@ -142,7 +143,12 @@ class Parts:
         return {key_id: at for (its, key_id), at in told.gone.items() if its is kind}
 
     def published(self, kind: Kind) -> PublishedKeys:
-        return PublishedKeys(self._key_directories[kind], policy=self.policy(kind), clock=self.clock)
+        return PublishedKeys(
+            self._key_directories[kind],
+            signed_by=ledger_public(self.site.root / "ledger"),
+            policy=self.policy(kind),
+            clock=self.clock,
+        )
 
     @property
     def _key_directories(self) -> Mapping[Kind, Path]:

@@ -275,7 +275,7 @@ def _destroyed(subject: Subject, number: int, question: str) -> Finding:
 
 def _exchanged(subject: Subject, number: int, question: str) -> Finding:
     """What is sealed to a stranger's key outlives the destruction of ours. A key that was just published may
-    not be on record yet."""
+    not be on record yet; one that nobody here signed has no recipient."""
     held = {
         (kind, key.key_id): key.recipient
         for kind, ring in subject.keyrings.items()
@@ -284,14 +284,14 @@ def _exchanged(subject: Subject, number: int, question: str) -> Finding:
     }
     made = KeysOnRecord.of(subject.ledger.records()).living
     others = sorted(
-        name for name, recipient in held.items() if recipient and made.get(name, recipient) != recipient
+        name for name, recipient in held.items() if not recipient or made.get(name, recipient) != recipient
     )
     return _finding(
         number,
         question,
         [f"{kind} {key_id}" for kind, key_id in others],
         f"{len(held)} live keys, as recorded when they were made",
-        "keys are not those on record: nothing that was sealed to them counts as deleted",
+        "keys are not those that were made here: nothing that was sealed to them counts as deleted",
     )
 
 

@@ -6,9 +6,11 @@
     keyring/private/<key id>.key     the private half, wrapped by the master key; destroyed at the deadline
 
 Key id, recipient and promised deadline are authenticated by the wrap: whoever edits a header to a later
-deadline has a key that does not open. Private halves are never kept in memory beyond one ``open``, so what
-another process destroyed is gone here too. Whatever comes back from a copy, a header that says destroyed,
-a record of the ledger that says so, or the deadline itself wins: docs/design/0016-master-key.md.
+deadline has a key that does not open. A header is signed by the key of the ledger as well, for who holds
+public halves only: nobody seals to a recipient that was not made here. Private halves are never kept in
+memory beyond one ``open``, so what another process destroyed is gone here too. Whatever comes back from a
+copy, a header that says destroyed, a record of the ledger that says so, or the deadline itself wins:
+docs/design/0016-master-key.md.
 """
 
 from __future__ import annotations
@@ -20,23 +22,32 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from videostore import telemetry
 from videostore.domain.errors import ClockInDoubt, KeyDestroyed, KeyUnavailable, LedgerError, SealBroken
+from videostore.domain.ledger import Json
 from videostore.domain.retention import RetentionPolicy
 from videostore.domain.segment import KeyId
 from videostore.durable import disk_errors, erase_file, locked, make_directory, replace_secret, write_file
 from videostore.ports import Clock, HourKey, MasterKey
 from videostore.sealing import new_identity, open_sealed
+from videostore.signing import SigningKey, verify
+
+CONTEXT = "videostore hour key v1"
 
 log = telemetry.logger("keyring")
 
 
 class PublishedKeys:
-    """Port PublicKeys, over the published headers alone: all that a recorder may read."""
+    """Port PublicKeys, over the published headers alone: all that a recorder may read. ``signed_by`` is the
+    public key of who makes them; a living key of anybody else is none."""
 
-    def __init__(self, directory: Path, *, policy: Callable[[], RetentionPolicy], clock: Clock) -> None:
+    def __init__(
+        self, directory: Path, *, signed_by: str, policy: Callable[[], RetentionPolicy], clock: Clock
+    ) -> None:
         self._public = directory / "public"
+        self._signed_by = signed_by
         self._policy = policy
         self._clock = clock
         self._destroyed: dict[KeyId, HourKey] = {}  # final, so read once
@@ -98,13 +109,7 @@ class PublishedKeys:
             if known and same == (status.st_ino, status.st_mtime_ns):
                 return known
             fields = json.loads(path.read_bytes())
-            destroyed_at = fields["destroyed_at"]
-            key = HourKey(
-                key_id=KeyId.parse(fields["key_id"]),
-                recipient=str(fields["recipient"]),
-                deadline=datetime.fromisoformat(fields["deadline"]),
-                destroyed_at=datetime.fromisoformat(destroyed_at) if destroyed_at else None,
-            )
+            key = _read(fields)
         except FileNotFoundError:
             self._read.pop(key_id, None)
             return None
@@ -114,12 +119,26 @@ class PublishedKeys:
             ) from error
         if key.key_id != key_id or key.deadline.tzinfo is None:
             raise KeyUnavailable(f"the header {path} is that of another key", hint="Restore it from a copy.")
+        if not self._believes(key, fields):
+            raise KeyUnavailable(
+                f"the header {path} is not signed by this site",
+                hint="Find out who wrote it, and restore it from a copy of keyring/public.",
+            )
         if key.destroyed_at is not None:
             self._destroyed[key_id] = key
             self._read.pop(key_id, None)
         else:
             self._read[key_id] = (status.st_ino, status.st_mtime_ns), key
         return key
+
+    def _believes(self, key: HourKey, fields: Mapping[str, Json]) -> bool:
+        """A key that is said to be destroyed is used for nothing, whoever says so."""
+        return key.destroyed_at is not None or self._signed(fields)
+
+    def _signed(self, fields: Mapping[str, Json]) -> bool:
+        document = {name: value for name, value in fields.items() if name != "signature"}
+        signature = str(fields.get("signature", ""))
+        return verify(document, signature, public=self._signed_by, context=CONTEXT)
 
 
 class FileKeyring(PublishedKeys):
@@ -134,12 +153,14 @@ class FileKeyring(PublishedKeys):
         directory: Path,
         *,
         master_key: MasterKey,
+        signing_key: SigningKey,
         policy: Callable[[], RetentionPolicy],
         clock: Clock,
         ahead: timedelta,
         buried: Callable[[], Mapping[KeyId, datetime]] = dict,
     ) -> None:
-        super().__init__(directory, policy=policy, clock=clock)
+        super().__init__(directory, signed_by=signing_key.public, policy=policy, clock=clock)
+        self._signing_key = signing_key
         self._private = directory / "private"
         self._lock = directory / ".lock"
         self._master_key = master_key
@@ -160,6 +181,7 @@ class FileKeyring(PublishedKeys):
         policy, reading = self._policy(), self._clock.read()
         created: list[HourKey] = []
         with locked(self._lock):
+            self._sign_older()
             self._persist_tightening(policy)
             # Never from the later reading: a wild clock gets no wild number of keys.
             until = reading.earliest + self._ahead
@@ -167,7 +189,7 @@ class FileKeyring(PublishedKeys):
                 # From the period before: a camera's clock may lie a little behind (max_clock_offset).
                 key_id = KeyId.covering(reading.earliest - policy.key_period, policy.key_period, keep)
                 while key_id.start <= until:
-                    if self._known(key_id) is None:
+                    if self._known(key_id) is None or self._is_strangers(key_id):
                         created.append(self._create(key_id, policy))
                     key_id = key_id.next
         return created
@@ -194,6 +216,7 @@ class FileKeyring(PublishedKeys):
         """
         count, unreadable = 0, []
         with locked(self._lock):
+            self._sign_older(older)
             self._persist_tightening(self._policy(), older)
             for key in self._living():
                 try:
@@ -245,7 +268,32 @@ class FileKeyring(PublishedKeys):
                     log.warning("key.remains-erased", name=path.name)
         self._asked = True
 
+    def _believes(self, key: HourKey, fields: Mapping[str, Json]) -> bool:
+        """What is said to be destroyed and is not there is destroyed; what is there, if we signed that."""
+        gone = key.destroyed_at is not None and not self._wrapped(key.key_id).exists()
+        return gone or self._signed(fields)
+
     # --- files, under the lock ---
+
+    def _is_strangers(self, key_id: KeyId) -> bool:
+        """Say whether a header was put where no key was ever made here."""
+        key = self._known(key_id)
+        unknown = key is not None and not key.recipient and not self._wrapped(key_id).exists()
+        return unknown and key_id not in self._buried()
+
+    def _sign_older(self, older: MasterKey | None = None) -> None:
+        """Sign the headers of before they were signed, each as soon as its private half opens under it:
+        nobody else could have wrapped that."""
+        for key in self._living():
+            if key.recipient or not self._wrapped(key.key_id).exists():
+                continue
+            try:
+                unsigned = _read(json.loads((self._public / f"{key.key_id}.json").read_bytes()))
+                if unsigned.key_id == key.key_id and unsigned.destroyed_at is None:
+                    self._unwrap(unsigned, older)
+                    self._publish(unsigned)
+            except (OSError, ValueError, KeyError, TypeError, KeyDestroyed, SealBroken):
+                continue  # `_known` said so
 
     def _create(self, key_id: KeyId, policy: RetentionPolicy) -> HourKey:
         """The private half first: a header without it could never open what is sealed to it."""
@@ -255,12 +303,13 @@ class FileKeyring(PublishedKeys):
         return self._publish(key)
 
     def _publish(self, key: HourKey) -> HourKey:
-        fields = {
+        fields: dict[str, Json] = {
             "key_id": str(key.key_id),
             "recipient": key.recipient,
             "deadline": key.deadline.isoformat(),
             "destroyed_at": key.destroyed_at.isoformat() if key.destroyed_at else None,
         }
+        fields["signature"] = self._signing_key.sign(fields, context=CONTEXT)
         write_file(self._public / f"{key.key_id}.json", json.dumps(fields, indent=1).encode())
         return key
 
@@ -315,6 +364,16 @@ class FileKeyring(PublishedKeys):
             if older is None:
                 raise
             return older.unwrap(wrapped, context=_bound_to(key)).decode()
+
+
+def _read(fields: Mapping[str, Any]) -> HourKey:
+    destroyed_at = fields["destroyed_at"]
+    return HourKey(
+        key_id=KeyId.parse(fields["key_id"]),
+        recipient=str(fields["recipient"]),
+        deadline=datetime.fromisoformat(fields["deadline"]),
+        destroyed_at=datetime.fromisoformat(destroyed_at) if destroyed_at else None,
+    )
 
 
 def _bound_to(key: HourKey) -> bytes:

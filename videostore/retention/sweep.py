@@ -290,5 +290,6 @@ def _measure_keys(kind: Kind, policy: RetentionPolicy, keys: Iterable[HourKey], 
     telemetry.OLDEST_KEY.labels(kind=kind.value).set(oldest.timestamp())
     telemetry.KEEP_SECONDS.labels(kind=kind.value).set(policy.keep.total_seconds())
     telemetry.LEAD_SECONDS.labels(kind=kind.value).set(policy.lead.total_seconds())
-    ahead = max((key_id.span.end for key_id in live), default=now)
+    usable = (key.key_id.span.end for key in keys if key.destroyed_at is None and key.recipient)
+    ahead = max(usable, default=now)
     telemetry.KEYS_AHEAD_SECONDS.labels(kind=kind.value).set(max(0.0, (ahead - now).total_seconds()))

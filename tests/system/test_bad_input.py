@@ -119,6 +119,11 @@ def test_a_camera_nobody_knows(site):
     refused(videostore("camera", "disable", "nothing", site=site), errors.CameraUnknown)
 
 
+def test_nobody_types_a_password_before_what_else_is_wrong_is_said(site):
+    done = videostore("staff", "add", "alice", "--public-key", "ed25519:nonsense", site=site)
+    assert "Password" not in refused(done, errors.SignatureInvalid)
+
+
 # --- sites and their files ---
 
 HOLD = "version: 1\nhold: true\n"

@@ -70,8 +70,9 @@ def add(
     acknowledged."""
     place = load_site(site)
     identity = composition.identity(place, subject)
-    password = "" if identity else read_password(password_file, confirm=True)
     directory = composition.staff(place)
+    directory.may_be_added(staff_id, public_key)
+    password = "" if identity else read_password(password_file, confirm=True)
     secret = directory.add(
         staff_id, department=department, password=password, identity=identity, public_key=public_key
     )
@@ -102,14 +103,17 @@ def recover(
     """
     place = load_site(site)
     identity = composition.identity(place, subject)
-    secret, approvals = composition.staff(place).recover(
+    signing_key = SigningKey.load(key) if key else None
+    directory = composition.staff(place)
+    directory.facts(staff_id)  # nobody types a password for who is not there
+    secret, approvals = directory.recover(
         staff_id,
         now=parse_time("now", now=composition.host_time()),
         password="" if identity else read_password(password_file, confirm=True),
         identity=identity,
         public_key=public_key,
         approver=approver,
-        key=SigningKey.load(key) if key else None,
+        key=signing_key,
     )
     ids: list[Json] = [approval.id for approval in approvals]
     composition.record(place, Event.STAFF_RECOVERED, staff_id=staff_id, approver=approver, approval_ids=ids)

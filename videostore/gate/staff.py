@@ -134,6 +134,17 @@ class FileStaffDirectory:
 
     # --- what the command line does ---
 
+    def may_be_added(self, staff_id: str, public_key: str) -> None:
+        """Raise RequestInvalid or SignatureInvalid if ``add`` would: before somebody types a password."""
+        if not _ID.fullmatch(staff_id):
+            raise RequestInvalid(
+                f"{staff_id!r} is not a staff identifier",
+                hint="Use 1 to 63 lower-case letters, digits, '.', '_' or '-'; begin with a letter or digit.",
+            )
+        _need_public_key(public_key)
+        if self._read(staff_id) is not None:
+            raise RequestInvalid(f"{staff_id} is on file already", hint="`videostore staff list`")
+
     def add(
         self,
         staff_id: str,
@@ -148,16 +159,10 @@ class FileStaffDirectory:
 
         Raises RequestInvalid, SignatureInvalid.
         """
-        if not _ID.fullmatch(staff_id):
-            raise RequestInvalid(
-                f"{staff_id!r} is not a staff identifier",
-                hint="Use 1 to 63 lower-case letters, digits, '.', '_' or '-'; begin with a letter or digit.",
-            )
-        _need_public_key(public_key)
+        self.may_be_added(staff_id, public_key)
         login = self._new_login(password, identity)
         with self._locked():
-            if self._read(staff_id) is not None:
-                raise RequestInvalid(f"{staff_id} is on file already", hint="`videostore staff list`")
+            self.may_be_added(staff_id, public_key)
             self._need_free(identity)
             self._write(
                 {

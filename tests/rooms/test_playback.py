@@ -351,7 +351,7 @@ def test_a_search_says_of_every_second_what_became_of_it_and_why(tmp_path):
 
     assert found(-2 * HOUR, 3 * MINUTE) == [
         ("not-recorded", False, "never captured"),
-        ("unexplained", False, "lost"),
+        ("not-recorded", False, "never captured"),
         ("footage", False, "not in a grant of yours"),
         ("footage", True, ""),
         ("footage", False, "not in a grant of yours"),
@@ -359,6 +359,8 @@ def test_a_search_says_of_every_second_what_became_of_it_and_why(tmp_path):
         ("unexplained", False, "lost"),
         ("not-recorded", False, "never captured"),
     ]
+    assert found(-50 * MINUTE, -40 * MINUTE) == [("not-recorded", False, "never captured")], "no recorder yet"
+    assert found(12 * SECOND, 15 * SECOND) == [("unexplained", False, "lost")], "one had begun"
     house.clock.at = house.policies[Kind.VIDEO].deadline(KeyId.covering(START, HOUR))
     house.sweep().run()
     (certificate,) = house.events(Event.CERTIFICATE)

@@ -25,7 +25,7 @@ from videostore.config.credentials import resolve_credentials
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site, create_site
 from videostore.domain.camera import Camera, CameraId, is_dropped
-from videostore.domain.coverage import State, Stretch, damaged, explain
+from videostore.domain.coverage import NOT_YET, State, Stretch, damaged, explain
 from videostore.domain.errors import (
     CameraStreamInvalid,
     CameraUnreachable,
@@ -293,7 +293,7 @@ def _as_the_ledger_tells(parts: Parts, camera: Camera, span: Span, first: dateti
         elif (record.event is Event.CAMERA_ADDED or change == "enabled") and idle_since is not None:
             yield Stretch(Span(idle_since, record.at), State.NOT_RECORDED)
             if record.event is Event.CAMERA_ADDED and span.start <= record.at < first:
-                yield Stretch(Span(record.at, first), State.NOT_RECORDED, "not yet")
+                yield Stretch(Span(record.at, first), State.NOT_RECORDED, NOT_YET)
             idle_since = None
     if idle_since is not None and idle_since < span.end:
         yield Stretch(Span(idle_since, span.end), State.NOT_RECORDED)

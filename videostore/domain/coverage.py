@@ -15,6 +15,9 @@ from videostore.domain.segment import Span
 JITTER = timedelta(milliseconds=100)
 """A hole up to this between two explained stretches is none: clocks are followed in small steps."""
 
+NOT_YET = "not yet"
+"""The detail of what was not recorded since a camera was added, until a recorder began with it."""
+
 
 class State(StrEnum):
     """What a stretch of time is, for one camera. Of several that apply, the first of this list counts."""

@@ -74,6 +74,11 @@ class Book:
         """Return what of a camera was deleted, by which certificate, and when it was not recorded."""
         return [*self.deleted.get(str(camera_id), {}).values(), *self.idle.get(str(camera_id), [])]
 
+    def added_at(self, camera_id: CameraId) -> datetime | None:
+        """Return when a camera was added."""
+        idle = self.idle.get(str(camera_id), [])
+        return idle[0].span.end if idle and idle[0].span.start == EPOCH else None
+
     def grants_of(self, staff_id: str) -> list[Grant]:
         """Return every grant of a person, revoked and expired ones included."""
         return [self.grants[grant_id] for grant_id in self.held.get(staff_id, [])]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from videostore.domain.access import Decision, Grant, Reason
 from videostore.domain.camera import CameraId
-from videostore.domain.coverage import State, Stretch, damaged, explain
+from videostore.domain.coverage import NOT_YET, State, Stretch, damaged, explain
 from videostore.domain.ledger import Event, Json
 from videostore.domain.retention import RetentionPolicy
 from videostore.domain.segment import EPOCH, GapReason, Span, uncovered
@@ -25,6 +25,7 @@ _WHY = MappingProxyType(
         State.DELETED: "lawfully deleted, certificate {detail}",
         State.EXPIRED: "older than footage may be kept",
         State.NOT_RECORDED: "never captured: the camera was not recorded then",
+        NOT_YET: "never captured: the camera was added, and no recorder had begun with it",
         State.DAMAGED: "network packets were lost; it plays, with flaws",
         State.OPEN: "still on its way from the recorder",
         State.FUTURE: "not yet",
@@ -54,6 +55,8 @@ class Found:
 
 def why_missing(one: Stretch) -> str:
     """Say why footage is missing or flawed; empty if it is not."""
+    if one.detail == NOT_YET:
+        return _WHY[NOT_YET]
     if one.state is State.GAP:
         return _WHY[GapReason(one.detail)]
     return _WHY[one.state].format(detail=one.detail) if one.state in _WHY else ""
@@ -128,7 +131,22 @@ class Search:
             facts[gap.camera_id].append(missing)
             if gap.reason is GapReason.PACKET_LOSS:
                 facts[gap.camera_id] += damaged(footage[gap.camera_id], [missing])
+        for camera in cameras:
+            added = book.added_at(camera)
+            if added is not None and alive[camera].start <= added < min(span.end, now):
+                deleted = [one.span for one in facts[camera] if one.state is State.DELETED]
+                begun = min(self._first(camera, Span(added, now), deleted), now - _OPEN)
+                if added < begun:
+                    facts[camera].append(Stretch(Span(added, begun), State.NOT_RECORDED, NOT_YET))
         return {camera: facts[camera] + footage[camera] for camera in cameras}
+
+    def _first(self, camera: CameraId, span: Span, deleted: Sequence[Span]) -> datetime:
+        """Return when the first began that is known of a camera within ``span``, its end if nothing is. A
+        recorder accounts for every second from the moment that it begins with a camera."""
+        spans = [*deleted, *(gap.span for gap in self._catalogue.gaps([camera], span))]
+        if oldest := self._catalogue.oldest_key(camera):
+            spans += [held for _, held in self._catalogue.footage([camera], oldest.span)]
+        return min((one.start for one in spans), default=span.end)
 
 
 def _split(grants: Iterable[Grant], camera: CameraId, stretches: Iterable[Stretch]) -> Iterator[Found]:

@@ -254,6 +254,7 @@ class Run:
             cameras=lambda: list(self.cameras.values()),
             credentials=logins.get,
         )
+        before = set(threading.enumerate())
         stop, wait = Event(), Event()
         thread = Thread(target=recorder.run, args=[stop])
         thread.start()
@@ -267,9 +268,9 @@ class Run:
         self.ended = datetime.now(UTC)
         stop.set()
         thread.join()
-        for one in threading.enumerate():
-            if one.name.startswith("camera "):  # the recorder waits for none that is slow to end
-                one.join()
+        for one in set(threading.enumerate()) - before:
+            if one.name == "upload" or one.name.startswith("camera "):
+                one.join(60)  # the recorder waits for none that is slow to end
         while uploader.upload_all():  # what it left for its next start
             pass
 

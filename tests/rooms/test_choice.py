@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import select
 import socket
 import time
 from contextlib import closing
@@ -78,7 +79,9 @@ class Scripted:
         connection, _ = self._listener.accept()
         with connection, connection.makefile("rb") as lines:
             for answer in answers:
-                head = b"".join(iter(lines.readline, b"\r\n")).decode()
+                head = b"".join(iter(lambda: lines.readline().removeprefix(b"\r\n"), b"")).decode()
+                if not head:
+                    return
                 self.asked.append(head)
                 number = re.search(r"CSeq: (\d+)", head)[1]
                 status, _, more = answer.partition("\r\n")
@@ -108,6 +111,48 @@ def test_a_nonce_that_is_used_up_is_renewed_and_uses_of_one_are_counted():
         [("one", "00000003")],
         [("two", "00000001")],
     ]
+
+
+def kept_alive(*answers):
+    """Return why a stream ends that says a keepalive, and with which nonce it was said, used how often."""
+    with Scripted(asks("one"), "200 OK", *answers) as camera:
+        connection = camera.connection(("user", "secret"))
+        connection.ask("PLAY", "rtsp://camera/")
+        connection.go_live()
+        connection.say("GET_PARAMETER", "rtsp://camera/")
+        buffer = memoryview(bytearray(4096))
+        while select.select([connection], [], [], 30)[0] and connection.read(buffer):
+            pass  # until the camera hangs up, all answers given
+        connection.hang_up("")
+    assert all(head.startswith("GET_PARAMETER rtsp://camera/ ") for head in camera.asked[2:])
+    said = [re.search(r'\bnonce="(\w+)".*nc=0*(\d+)', head) for head in camera.asked[2:]]
+    return connection.broken, [one[1] + one[2] for one in said]
+
+
+@pytest.mark.parametrize(
+    ("answers", "broken", "said"),
+    [
+        pytest.param(["200 OK"], "", ["one2"], id="kept"),
+        pytest.param([asks("two", stale=True), "200 OK"], "", ["one2", "two1"], id="a nonce used up"),
+        pytest.param([asks("two"), "200 OK"], "", ["one2", "two1"], id="used up, and it does not say so"),
+        pytest.param(
+            [asks("two", stale=True), asks("three", stale=True)],
+            "",
+            ["one2", "two1"],
+            id="said no third time",
+        ),
+        pytest.param([asks("one")], "it asks for another password", ["one2"], id="a password changed"),
+        pytest.param(
+            [asks("two"), asks("three")], "it asks for another password", ["one2", "two1"], id="and its nonce"
+        ),
+        pytest.param(["454 Session Not Found"], "it ended the session", ["one2"], id="no such session"),
+        pytest.param(["404 Not Found"], "it ended the session", ["one2"], id="no such stream"),
+        pytest.param(["501 Not Implemented"], "", ["one2"], id="a method that is not known"),
+    ],
+)
+def test_a_keepalive_that_is_refused_is_said_again_at_once_or_ends_the_stream(answers, broken, said):
+    """A session that is not kept alive ends at the next keepalive: half its time is over at the first."""
+    assert kept_alive(*answers) == (broken, said)
 
 
 def test_sha_256_is_answered_by_sha_256():

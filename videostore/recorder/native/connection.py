@@ -40,6 +40,7 @@ class Connection:
         self._asked: digest.Challenge | None = None
         self._uses = self._number = 0
         self._unsent = b""
+        self._again: tuple[str, str] | None = None  # what was said last, until it was said twice
         self._live = False
         self.session = ""
         self.broken = ""
@@ -157,6 +158,7 @@ class Connection:
 
     def say(self, method: str, url: str) -> None:
         """Ask without waiting; a refusal ends the stream, unless the password is to be said anew."""
+        self._again = method, url
         self._say(method, url, {})
 
     def send(self, data: bytes) -> None:
@@ -214,8 +216,12 @@ class Connection:
             self._answers.append(message)
         elif message.status == 401:
             try:
-                self._challenged(message)  # the nonce is used up: the next keepalive has the new one
+                self._challenged(message)  # the nonce is used up
             except CameraRefused:
                 self.broken = "it asks for another password"
+                return
+            again, self._again = self._again, None
+            if again is not None:  # at once: before the next keepalive the session may have ended
+                self._say(*again, {})
         elif message.status in {404, 454}:
             self.broken = "it ended the session"

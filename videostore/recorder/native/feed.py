@@ -19,7 +19,7 @@ class Feed:
         self.report_channel = 0
         self._report: rtcp.SenderReport | None = None
         self._reported = 0.0
-        self._clock: tuple[datetime, int] | None = None  # of the report: wall clock and ticks
+        self._clock: tuple[datetime, int, int] | None = None  # of the report: wall clock, ticks and source
         self._counted = (0, 0)
 
     def told(self, report: rtcp.SenderReport) -> None:
@@ -34,8 +34,10 @@ class Feed:
             wall = rtcp.wall_clock(self._report)
             if wall is None:
                 return None
-            self._clock = wall, self.receiver.ticks(self._report.timestamp)
-        wall, ticks = self._clock
+            self._clock = wall, self.receiver.ticks(self._report.timestamp), self.receiver.ssrc
+        wall, ticks, source = self._clock
+        if source != self.receiver.ssrc:
+            return None  # of a source that is gone; the next report is of this one
         try:
             return wall + timedelta(seconds=(timestamp - ticks) / self.media.clock_hz)
         except OverflowError:

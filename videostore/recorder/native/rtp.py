@@ -55,12 +55,14 @@ class Receiver:
         else:
             ahead = ((data[2] << 8 | data[3]) - self._expected) & 0xFFFF
             if ahead:
-                if ahead >= 0x10000 - _FAR:
-                    return  # it came already, or too late
-                lost = ahead if ahead < _FAR else 1
-                if ahead >= _FAR:
+                other = int.from_bytes(data[8:12], "big") != self.ssrc  # whose numbers are its own (8.2)
+                if other or _FAR <= ahead < 0x10000 - _FAR:
+                    lost = 1
                     self._begin(data)
+                elif ahead >= 0x10000 - _FAR:
+                    return  # it came already, or too late
                 else:
+                    lost = ahead
                     self._expected += ahead
                 self.lost += lost
         self._expected += 1

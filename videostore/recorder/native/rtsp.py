@@ -96,14 +96,16 @@ def session(message: Message) -> tuple[str, float]:
     """Return what a SETUP answer says of its session: identifier, and seconds until it ends unused (section
     12.37: 60 if it does not say)."""
     identifier, _, rest = message.header("session").partition(";")
-    found = re.search(r"timeout\s*=\s*(\d{1,6})", rest, re.ASCII)
+    found = re.search(r"timeout\s*=\s*(\d{1,6})", rest, re.ASCII | re.IGNORECASE)
     return identifier.strip(), float(found[1]) if found else 60.0
 
 
 def channels(message: Message) -> tuple[int, int] | None:
     """Return the channels of RTP and RTCP that a SETUP answer grants, None if it is not interleaved."""
     found = re.search(
-        r"interleaved\s*=\s*(\d{1,3})(?:\s*-\s*(\d{1,3}))?", message.header("transport"), re.ASCII
+        r"interleaved\s*=\s*(\d{1,3})(?:\s*-\s*(\d{1,3}))?",
+        message.header("transport"),
+        re.ASCII | re.IGNORECASE,
     )
     if found is None:
         return None

@@ -257,7 +257,10 @@ def test_a_recorder_whose_store_is_down_and_whose_disk_fills_loses_the_oldest_an
     settings = path.read_text().replace('"segment"', '"spool": "/mnt/spool", "segment"')
     path.write_text(f"{settings}store: {{kind: directory, path: /mnt/nothing}}\n")
     look = "cd /mnt/spool; find ready -type f; find . -name '*.tmp'"
-    line = f"timeout -s TERM 15 {PROGRAM_LINE} run recorder --site {site}; {look}"
+    gone = f"grep -q footage.lost {site}/told && test $(find /mnt/spool/ready -type f | wc -l) -ge 2"
+    line = f"""{{ {PROGRAM_LINE} run recorder --site {site} 2> {site}/told & recorder=$!
+        for n in $(seq 900); do {{ {gone}; }} && break; sleep 0.1; done
+        kill -TERM $recorder; wait $recorder; cat {site}/told >&2; {look}; }}"""
     done = on_a_disk("-o size=200k", line)
     assert "Traceback" not in done.stderr
     starts = re.findall(r"footage\.lost .*\bstart=(\S+)", done.stderr)

@@ -127,10 +127,11 @@ offsets = st.timedeltas(-timedelta(days=400), timedelta(days=400))
 
 @pytest.mark.parametrize(
     ("came", "kept"),
-    [([0, 3, 1, 2], 4), ([0, 3, 1], 1), ([0, 3], 2), ([0, 3, 1, 2, 6], 4), ([0, 1, 2, 9], 4)],
+    [([0, 3, 1, 2], 4), ([0, 3, 1], 1), ([0, 3], 1), ([0, 3, 1, 2, 6], 4), ([0, 1, 2, 9], 4)],
 )
 def test_a_stream_that_ends_among_b_frames_ends_where_no_frame_is_missing(came, kept):
-    """Without B-frames a hole is a frame that was lost, and what comes after it is kept."""
+    """Without B-frames a hole is a frame that was lost, and what comes after it is kept. Of two frames nobody
+    can tell: the second is left to the gap."""
     cutter = Cutter(TIME_BASE)
     for number in came:
         cutter.add(packet(number, keyframe=number == 0))

@@ -63,6 +63,7 @@ class Cutter:
         self._shown: set[int] = set()
         self._last = 0  # the latest moment shown so far
         self._damaged: int | None = None
+        self._first = True  # no group was completed yet
         self._frame: int | None = None  # how long a frame lasts, once frames came out of order
 
     def add(self, packet: Packet) -> Group | None:
@@ -78,6 +79,7 @@ class Cutter:
         if packet.keyframe and packet.pts - start >= self._shortest:
             self._look_at_order()
             group = Group(self._packets, packet.pts - start, self._damaged)
+            self._first = False
             self._begin(packet)
             return group
         self._packets.append(packet)
@@ -110,7 +112,9 @@ class Cutter:
     def _without_frames_ahead(self) -> Sequence[Packet]:
         """Leave out frames that came before others, shown earlier, that did not come any more (B-frames)."""
         if self._frame is None:
-            return self._packets
+            # Whether frames were still to be shown between the first two of a connection nobody can tell.
+            doubtful = self._first and len(self._packets) == 2 and not self._packets[1].keyframe
+            return self._packets[:1] if doubtful else self._packets
         shown = [packet.pts for packet in self._packets]
         for count in range(len(shown), max(0, len(shown) - _REORDER_FRAMES), -1):
             last = sorted(shown[:count])[-_REORDER_FRAMES:]

@@ -145,7 +145,7 @@ def _rows(camera: Camera, begin: datetime, length: timedelta) -> Iterator[tuple[
     hour = timedelta(hours=1)
     for number in range(int(DAY / length)):
         start = begin + number * length
-        segment = Segment(camera.id, Span(start, start + length), number, hour, 1, "0" * 64)  # type: ignore[arg-type]
+        segment = Segment(camera.id, Span(start, start + length), number, hour, 1, "0" * 64)
         key_start = (segment.key_id.start - EPOCH) // MICROSECOND
         us = (start - EPOCH) // MICROSECOND
         yield (segment.object_key, str(camera.id), us, us + length // MICROSECOND, key_start, 3600, 1, 0, 0)

@@ -32,7 +32,7 @@ def serving(
     for path in paths:
         login, _, name = path.rpartition("@")
         user, _, password = login.partition(":")
-        cameras.append(SyntheticCamera(name, film or stream(LOOP), user, password, **faults))  # type: ignore[arg-type]
+        cameras.append(SyntheticCamera(name, film or stream(LOOP), user, password, **faults))
     with SyntheticServer(cameras, tls=tls) as server:
         yield server
 

@@ -13,7 +13,7 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402 - versions are required first
 
 PACKED = {"h264": "h264parse ! rtph264pay name=pay0 pt=96", "h265": "h265parse ! rtph265pay name=pay0 pt=96"}
 

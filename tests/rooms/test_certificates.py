@@ -75,7 +75,7 @@ def gate(tmp_path, monkeypatch):
     """A gate that listens and has little patience: its address and certificate."""
     monkeypatch.setattr(guard, "REQUESTS", PATIENCE)
     own, stop, told = made(tmp_path), Event(), []
-    api = create_api(None, find_camera=lambda name: None, all_cameras=list)  # type: ignore[arg-type]  # only healthz is asked
+    api = create_api(None, find_camera=lambda name: None, all_cameras=list)  # only healthz is asked
     how = {"host": "127.0.0.1", "port": 0, "certificate": own.certificate, "key": own.key}
     thread = Thread(target=serve, args=[api], kwargs={**how, "started": told.append, "stop": stop})
     thread.start()

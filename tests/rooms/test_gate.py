@@ -263,7 +263,7 @@ ABOUT_ONESELF = {"/v1/logout", "/v1/whoami", "/v1/notice", "/v1/acknowledgements
 
 def routes() -> Iterator[tuple[str, str]]:
     """Every route of the API but those that are for everybody."""
-    api = create_api(None, find_camera=find_camera, all_cameras=list)  # type: ignore[arg-type]
+    api = create_api(None, find_camera=find_camera, all_cameras=list)
     for path, methods in api.openapi()["paths"].items():
         if path not in FOR_EVERYBODY:
             settled = path.replace("{index}", "0").replace("{number}", "0")

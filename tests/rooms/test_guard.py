@@ -18,7 +18,9 @@ from videostore.gate.rates import Rate
 from videostore.gate.refusals import REASONS, Refusal
 
 SCHEMA = schemathesis.openapi.from_dict(
-    create_api(None, find_camera=find_camera, all_cameras=lambda: list(CAMERAS.values())).openapi()  # type: ignore[arg-type]  # nothing is asked
+    create_api(
+        None, find_camera=find_camera, all_cameras=lambda: list(CAMERAS.values())
+    ).openapi()  # nothing is asked
 )
 DEEP = settings.get_current_profile_name() == "deep"
 ENOUGH = settings(

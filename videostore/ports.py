@@ -323,6 +323,10 @@ class Anchor(Protocol):
     def keep(self, name: str, line: bytes) -> None:
         """Keep ``line`` under ``name``, which is new. Raises StoreError, DiskError or ConfigInvalid."""
 
+    def kept(self) -> Iterator[bytes]:
+        """Yield everything that was kept, in no order, also what was written over or hidden since. Raises the
+        same, and StoreRefused where we may only add."""
+
 
 # --- people ----------------------------------------------------------------------------------
 

@@ -71,6 +71,7 @@ def test_what_is_kept_is_there_whole(place):
     place.anchor.keep("1.json", b"a checkpoint\n")
     place.anchor.keep("2.json", b"another\n")
     assert place.kept() == {"1.json": b"a checkpoint\n", "2.json": b"another\n"}
+    assert sorted(place.anchor.kept()) == [b"a checkpoint\n", b"another\n"]
 
 
 def test_a_checkpoint_from_a_place_convicts_a_ledger_whose_tail_is_gone(place, tmp_path):
@@ -101,6 +102,9 @@ def test_the_administrator_of_the_store_cannot_remove_it(s3_server):
     with pytest.raises(StoreRefused), place.bucket.translated():
         client.delete_object(Bucket=name, Key="1.json", VersionId=first)
     assert client.get_object(Bucket=name, Key="1.json", VersionId=first)["Body"].read() == b"a checkpoint\n"
+    assert sorted(place.anchor.kept()) == [b"a checkpoint\n", b"forged\n"], (
+        "nothing is hidden from who compares"
+    )
 
 
 def test_a_bucket_without_object_lock_is_refused(s3_server):
@@ -117,6 +121,8 @@ def test_a_share_replaces_nothing_and_is_never_made(tmp_path):
     assert share.kept() == {"1.json": b"a checkpoint\n"}
     with pytest.raises(ConfigInvalid):
         DirectoryAnchor(tmp_path / "not mounted").keep("1.json", b"")
+    with pytest.raises(ConfigInvalid):
+        list(DirectoryAnchor(tmp_path / "not mounted").kept())
     assert not (tmp_path / "not mounted").exists()
 
 

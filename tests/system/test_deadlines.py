@@ -17,13 +17,13 @@ from botocore.exceptions import ClientError
 
 from tests.servers import ACCESS, SECRET, until
 from tests.system.commands import facts, make_site, said, videostore
-from videostore.app import Parts
+from videostore.app import Parts, check, create
 from videostore.app.deadlines import check_listing
 from videostore.app.parts import sweep
 from videostore.app.recorder import recording_of
 from videostore.config.site import Site
 from videostore.domain.clock import Doubt
-from videostore.domain.errors import PromiseBroken, RequestInvalid
+from videostore.domain.errors import PromiseBroken, PromiseUnproven, RequestInvalid
 from videostore.domain.ledger import Event, canonical
 from videostore.domain.retention import Kind
 from videostore.domain.segment import KeyId, Span
@@ -31,6 +31,8 @@ from videostore.recorder.spool import facts_of
 from videostore.retention.service import RetentionService
 from videostore.sealing import seal
 from videostore.store.bucket import Bucket
+from videostore.store.provision import make_identities
+from videostore.store.rights import ROLES
 
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
 
@@ -261,6 +263,50 @@ def test_an_auditor_with_the_right_to_list_alone_judges_the_store(s3_server, tmp
     assert sorted(auditor.rglob("*")) == there, "nothing was made, no ledger was asked for"
     with pytest.raises(ClientError, match="AccessDenied"):
         auditor_client(s3_server, auditor).get_object(Bucket=bucket, Key=late)
+
+
+def test_check_compares_with_a_locked_bucket_or_says_that_it_cannot_read_it(s3_server, tmp_path):
+    """Who may list there and no more is told so: that is neither a yes nor a no."""
+    bucket = s3_server.as_admin(f"vault-{uuid.uuid4().hex[:12]}")
+    bucket.client.create_bucket(Bucket=bucket.name, ObjectLockEnabledForBucket=True)
+    others = [role for role in ROLES if role != "auditor"]
+    keys = {"s3": (ACCESS, SECRET), "lister": dict(make_identities(bucket, known=others))["auditor"]}
+    site = tmp_path / "site"
+    create(site, name="test")
+    for name, key in keys.items():
+        (site / "secrets" / name).write_text(":".join(key))
+        (site / "secrets" / name).chmod(0o600)
+    vault = {"kind": "s3", "endpoint": s3_server.endpoint, "bucket": bucket.name,
+             "credentials": "file:secrets/s3", "locked": "1d"}  # fmt: skip
+    text = (site / "videostore.yaml").read_text()
+
+    def anchored(**auditor):
+        place = json.dumps({"anchors": {"vault": vault | auditor}})
+        (site / "videostore.yaml").write_text(f"{text}ledger: {place}\n")
+        return Parts(Site.load(site))
+
+    with anchored() as parts:
+        sweep(parts).run()
+        assert parts.anchoring.once()[1] == {}
+        findings = check(parts)
+        assert all(one.holds for one in findings), findings
+        assert [one for one in findings if "; 1 checkpoints kept elsewhere compared" in one.answer]
+    with anchored(auditor="file:secrets/lister") as parts:
+        done = videostore("check", "--json", site=site)
+        assert done.returncode == PromiseUnproven.exit_code, done.stderr
+        listed = [one.to_json() for one in check_listing(parts, ledger=site / "ledger")]
+        for rows in (json.loads(done.stdout.splitlines()[-1]), listed):
+            (unread,) = [row for row in rows if row["holds"] is None]
+            assert unread["question"] == "Does the ledger agree with vault?"
+            assert "refused: AccessDenied" in unread["answer"]
+            assert all(row["holds"] for row in rows if row is not unread)
+    records = site / "ledger" / "records.jsonl"
+    records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[:-1]))
+    for name in ("checkpoints.jsonl", "records.index"):
+        (site / "ledger" / name).unlink(missing_ok=True)
+    with anchored() as parts:
+        cut = check(parts) + check_listing(parts, ledger=site / "ledger")
+        assert [one.holds for one in cut if "its tail is gone" in str(one.evidence)] == [False, False]
 
 
 def named(start, keep=""):

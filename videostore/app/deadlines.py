@@ -13,6 +13,7 @@ from videostore.check import invariants
 from videostore.check.listing import Keeps
 from videostore.domain.ledger import Event
 from videostore.domain.retention import CEILING, Kind, SegmentState
+from videostore.ledger.anchors import Outside
 from videostore.ledger.lines import RECORDS, find_lines
 from videostore.retention.policies import last_on_record
 
@@ -53,15 +54,18 @@ def check_listing(
     """Ask what a listing of the store can answer: no key, catalogue or mark of the clock is opened.
 
     The later of this host's time and the store's counts. With a copy of the ledger the store is judged by the
-    policies on record there, else by those of this site's files.
+    policies on record there, else by those of this site's files. The copy is compared with ``against``, or
+    with what the site's anchors kept if there is nothing else.
     """
     now = max(host_time(), parts.store.time() or host_time())
     if ledger is None:
         return invariants.check_listing(parts.store, invariants.keeps_of(parts.site.retention()), now)
-    problems, looked_at = verify_against(ledger, public_key, against)
+    outside = Outside() if against else parts.outside()
+    problems, looked_at = verify_against(ledger, public_key, against, outside)
     records = (line.record for line in find_lines(ledger / RECORDS, [Event.POLICY_LOADED]))
     policies = last_on_record(records)
     keeps = Keeps() if policies is None else invariants.keeps_of(policies)
     judged = "the ceilings, for it has no policy" if policies is None else "its policies"
     finding = invariants.ledger_finding(problems, f"{looked_at}; the store is judged by {judged}")
-    return [*invariants.check_listing(parts.store, keeps, now), finding]
+    listed = invariants.check_listing(parts.store, keeps, now)
+    return [*listed, finding, *invariants.not_compared(outside.unread)]

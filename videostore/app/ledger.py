@@ -11,6 +11,7 @@ from videostore.config.site import Site
 from videostore.domain.errors import ConfigInvalid, LedgerUnavailable
 from videostore.domain.ledger import Event, Record
 from videostore.ledger import verify as ledger_verify
+from videostore.ledger.anchors import Outside
 from videostore.ledger.files import FileLedger
 from videostore.ledger.lines import RECORDS, find_lines, read_outside
 from videostore.ports import Clock, Draft
@@ -40,9 +41,11 @@ def restored_mark(root: Path) -> Path:
     return root / "restored.json"
 
 
-def verify_against(directory: Path, public_key: str, places: Sequence[Path]) -> tuple[Sequence[str], str]:
-    """Verify a ledger, and compare it with the checkpoints kept in ``places``. Return the problems, and in
-    one line what was looked at.
+def verify_against(
+    directory: Path, public_key: str, places: Sequence[Path], outside: Outside
+) -> tuple[Sequence[str], str]:
+    """Verify a ledger, and compare it with the checkpoints kept in ``places`` and ``outside``. Return the
+    problems, and in one line what was looked at.
 
     What a checkpoint pins beyond the backup that a site came back from was lost with its host, and is said in
     ``site.reconciled``: it is counted, not compared.
@@ -52,9 +55,9 @@ def verify_against(directory: Path, public_key: str, places: Sequence[Path]) -> 
             raise ConfigInvalid(
                 f"{place} is not there to compare checkpoints", hint="Mount the share, then ask again."
             )
-    given = [
-        one for place in places if place.is_file() or any(place.glob("*.json")) for one in read_outside(place)
-    ]
+    given = list(outside.checkpoints)
+    for place in places:
+        given += read_outside(place) if place.is_file() or any(place.glob("*.json")) else ()
     restored = [
         (line.record.at, int(str(line.record.body["records"])))
         for line in find_lines(directory / RECORDS, [Event.SITE_RECONCILED])
@@ -64,7 +67,8 @@ def verify_against(directory: Path, public_key: str, places: Sequence[Path]) -> 
     report = ledger_verify.verify(directory, public_key=public, outside=kept)
     said = f"{report.records} records, chained and signed; {len(kept)} checkpoints kept elsewhere compared"
     lost = f", {len(given) - len(kept)} of before the site was restored" if len(given) > len(kept) else ""
-    return report.problems, said + lost
+    spoilt = [f"{name} keeps a line that is no checkpoint" for name in outside.spoilt]
+    return [*report.problems, *spoilt], said + lost
 
 
 def verify_ledger(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -32,7 +32,7 @@ from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import KeyId
 from videostore.gate.staff import FileStaffDirectory
 from videostore.keyring.files import FileKeyring, PublishedKeys
-from videostore.ledger.anchors import Anchoring, DirectoryAnchor
+from videostore.ledger.anchors import Anchoring, DirectoryAnchor, Outside, read_anchors
 from videostore.ledger.files import FileLedger
 from videostore.ports import Anchor, Holding, MasterKey, SegmentStore
 from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
@@ -167,13 +167,20 @@ class Parts:
         places = {name: self._anchor(place) for name, place in settings.anchors.items()}
         return Anchoring(self.ledger, places, interval=settings.checkpoint)
 
-    def _anchor(self, settings: DirectoryAnchorSettings | BucketAnchorSettings) -> Anchor:
+    def outside(self) -> Outside:
+        """Return what the places of ``ledger.anchors`` kept, as far as an auditor may read it."""
+        places = self.site.settings.ledger.anchors.items()
+        return read_anchors({name: partial(self._anchor, place, reading=True) for name, place in places})
+
+    def _anchor(
+        self, settings: DirectoryAnchorSettings | BucketAnchorSettings, *, reading: bool = False
+    ) -> Anchor:
         if isinstance(settings, DirectoryAnchorSettings):
             return DirectoryAnchor(self.site.path(settings.path))
         from videostore.store.locked import LockedBucket  # boto3 is an extra
 
-        bucket = bucket_of(self.site, settings, settings.credentials)
-        return LockedBucket(bucket, keep_for=settings.locked)
+        whose = (reading and settings.auditor) or settings.credentials
+        return LockedBucket(bucket_of(self.site, settings, whose), keep_for=settings.locked)
 
     @cached_property
     def spool(self) -> Spool:
@@ -253,11 +260,7 @@ class Parts:
 
     def subject(self, against: Sequence[Path] = ()) -> invariants.Subject:
         """Return everything a check looks at; ``against`` are checkpoints besides those of its anchors."""
-        places = [
-            self.site.path(place.path)
-            for place in self.site.settings.ledger.anchors.values()
-            if isinstance(place, DirectoryAnchorSettings)
-        ]
+        outside = cache(self.outside)
         settings = self.site.settings.keyring
         return invariants.Subject(
             policies=self.policies(),
@@ -267,7 +270,8 @@ class Parts:
             store=self.store,
             catalogue=self.catalogue,
             ledger=self.ledger,
-            verify_ledger=lambda: verify_against(self.site.root / "ledger", "", [*places, *against]),
+            verify_ledger=lambda: verify_against(self.site.root / "ledger", "", against, outside()),
+            unread=lambda: outside().unread,
             store_breaches=lambda: self.walls.breaches(now=host_time()) if self.walls else (),
             private_files=[
                 *([] if settings.master_key.startswith(ELSEWHERE) else [self.site.path(settings.master_key)]),

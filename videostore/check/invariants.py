@@ -2,7 +2,8 @@
 
 Nothing here uses the code that enforces them: what is overdue is derived again from the listing of
 the store and from the key headers, against the ceiling of paragraph 27 and against the site's
-policy. Every question gives one finding; one that cannot be asked says so and does not hold.
+policy. Every question gives one finding; one that cannot be asked says so and does not hold. Checkpoints
+that are kept where we may not read are a finding of their own, which neither holds nor does not.
 """
 
 from __future__ import annotations
@@ -27,11 +28,14 @@ _PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One answer. ``invariant`` is its number, ``evidence`` names at most a few of what offends."""
+    """One answer. ``invariant`` is its number, ``evidence`` names at most a few of what offends.
+
+    ``holds`` is None where nobody can say from here: evidence is kept elsewhere, and was not read.
+    """
 
     invariant: int
     question: str
-    holds: bool
+    holds: bool | None
     answer: str
     evidence: Sequence[str] = ()
 
@@ -47,8 +51,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is checked. ``verify_ledger`` returns the problems found and what it looked at,
-    ``store_breaches`` what somebody set in the store that breaks a promise."""
+    """What is checked. ``verify_ledger`` returns the problems found and what it looked at, ``unread`` why
+    places that keep checkpoints could not be read, ``store_breaches`` what somebody set in the store that
+    breaks a promise."""
 
     policies: Mapping[Kind, RetentionPolicy]
     keyrings: Mapping[Kind, Keyring]
@@ -58,6 +63,7 @@ class Subject:
     catalogue: Catalogue
     ledger: Ledger
     verify_ledger: Callable[[], tuple[Sequence[str], str]]
+    unread: Callable[[], Mapping[str, VideostoreError]] = dict
     private_files: Sequence[Path] = ()
     store_breaches: Callable[[], Sequence[str]] = lambda: ()
 
@@ -105,7 +111,8 @@ def check(subject: Subject) -> list[Finding]:
         lambda n, q: _exchanged(subject, n, q),
     )
     ask(9, "Are private keys readable by their owner only?", lambda n, q: _private(subject, n, q))
-    return [_answered(number, question, answer) for number, question, answer in questions]
+    answers = [_answered(number, question, answer) for number, question, answer in questions]
+    return sorted([*answers, *not_compared(subject.unread())], key=lambda one: one.invariant)
 
 
 def _answered(invariant: int, question: str, answer: Callable[[], Finding]) -> Finding:
@@ -330,6 +337,14 @@ def ledger_finding(
 ) -> Finding:
     """Answer whether a ledger verifies."""
     return _finding(number, question, problems, looked_at, "problems")
+
+
+def not_compared(unread: Mapping[str, VideostoreError]) -> list[Finding]:
+    """Say of each place that keeps checkpoints and could not be read that the ledger may disagree with it."""
+    return [
+        Finding(8, f"Does the ledger agree with {name}?", None, f"not compared: {error}", [error.hint])
+        for name, error in unread.items()
+    ]
 
 
 def _private(subject: Subject, number: int, question: str) -> Finding:

@@ -26,7 +26,7 @@ from videostore.cli.output import (
 from videostore.cli.status import status
 from videostore.config.follow import Followed
 from videostore.config.site import SETTINGS, Site
-from videostore.domain.errors import PromiseBroken, RequestInvalid
+from videostore.domain.errors import PromiseBroken, PromiseUnproven, RequestInvalid
 from videostore.telemetry import configure_logging
 
 
@@ -100,7 +100,11 @@ def check(
     site: SiteDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask every promise of the live site; exit code 70 if one does not hold."""
+    """Ask every promise of the live site; exit code 70 if one does not hold.
+
+    71 if all that could be asked hold, and checkpoints of the ledger are kept where they could not be read:
+    that is shown as "?", and in JSON holds is null.
+    """
     if (ledger is None and (public_key or (listing and against))) or (ledger and not listing):
         raise RequestInvalid(
             "--ledger goes with --listing, --public-key and --against with a ledger",
@@ -119,21 +123,29 @@ def check(
         for finding in findings:
             console.print(
                 Text.assemble(
-                    cell(finding.holds),
-                    "  " if finding.holds else "   ",
+                    *_MARKS[finding.holds],
                     f"{finding.invariant}  {finding.question}  ",
                 )
-                + Text(finding.answer, style="dim" if finding.holds else "bold red"),
+                + Text(finding.answer, style=_STYLES[finding.holds]),
                 soft_wrap=True,
             )
             for line in finding.evidence if not finding.holds else ():
                 console.print(f"        {line}", markup=False, soft_wrap=True)
-    broken = [finding for finding in findings if not finding.holds]
+    broken, unproven = ([one for one in findings if one.holds is state] for state in (False, None))
     if broken:
         raise PromiseBroken(
             f"{len(broken)} of {len(findings)} promises do not hold",
             hint="docs/design/invariants.md explains each; the number stands before the question.",
         )
+    if unproven:
+        raise PromiseUnproven(
+            f"the ledger was not compared with what {len(unproven)} of its anchors kept",
+            hint="Name ledger.anchors.NAME.auditor, or fetch what was kept: `ledger verify --against`.",
+        )
+
+
+_MARKS = {True: (cell(True), "  "), False: (cell(False), "   "), None: (Text("?", style="yellow"), "    ")}
+_STYLES = {True: "dim", False: "bold red", None: "yellow"}
 
 
 def doctor(*, site: SiteDir = None, as_json: AsJson = False) -> None:

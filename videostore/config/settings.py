@@ -168,6 +168,11 @@ class BucketAnchorSettings(BucketSettings):
 
     kind: Literal["s3"]
     locked: Duration = Field(timedelta(days=400), description="For how long nobody can remove a checkpoint.")
+    auditor: str = Field(
+        "",
+        description="Credentials of who may list and read all versions there, so that `videostore check` "
+        "compares with what was kept; empty for those above.",
+    )
 
 
 class LedgerSettings(_Strict):

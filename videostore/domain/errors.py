@@ -50,7 +50,8 @@
     │   ├── TooManyRequests             66   429    wait, then try again
     │   ├── ProviderUnavailable         67   503    the provider of OpenID Connect cannot be asked
     │   └── RequestTooLarge             68   413    or it did not arrive in time
-    └── PromiseBroken                   70          `videostore check` found an invariant that does not hold
+    ├── PromiseBroken                   70          `videostore check` found an invariant that does not hold
+    └── PromiseUnproven                 71          it found none, and could not read checkpoints elsewhere
 
 Exit code 1 is an error we did not foresee, 2 a command line that makes no sense.
 A message says what; a hint says what to do next.
@@ -303,6 +304,10 @@ class RequestTooLarge(AccessError):
 
 class PromiseBroken(VideostoreError):
     exit_code = 70
+
+
+class PromiseUnproven(VideostoreError):
+    exit_code = 71
 
 
 def every_error(root: type[VideostoreError] = VideostoreError) -> Iterator[type[VideostoreError]]:

@@ -1,4 +1,5 @@
-"""Takes signed checkpoints to places that the site cannot change, so that a lost tail or a fork shows.
+"""Takes signed checkpoints to places that the site cannot change, so that a lost tail or a fork shows; and
+reads what they kept.
 
 A directory on a file share here; a bucket with object lock is in ``store``. What is kept is one file for each
 checkpoint: the JSON line of docs/reference/proofs.md.
@@ -7,7 +8,8 @@ checkpoint: the JSON line of docs/reference/proofs.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -17,6 +19,7 @@ from videostore.domain.errors import ConfigInvalid, VideostoreError
 from videostore.domain.ledger import Checkpoint, canonical
 from videostore.durable import disk_errors, sync_directory
 from videostore.ledger.files import FileLedger
+from videostore.ledger.lines import checkpoints_of
 from videostore.ports import Anchor
 
 _AGAIN = timedelta(minutes=1)
@@ -30,11 +33,7 @@ class DirectoryAnchor:
         self._directory = directory
 
     def keep(self, name: str, line: bytes) -> None:
-        if not self._directory.is_dir():
-            raise ConfigInvalid(
-                f"{self._directory} is not there to keep checkpoints",
-                hint="Mount the share, or make the directory where it shall be.",
-            )
+        self._mounted()
         path = self._directory / name
         with disk_errors(path):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440)
@@ -43,6 +42,46 @@ class DirectoryAnchor:
                 file.flush()
                 os.fsync(file.fileno())
             sync_directory(self._directory)
+
+    def kept(self) -> Iterator[bytes]:
+        self._mounted()
+        for path in self._directory.glob("*.json"):
+            with disk_errors(path):
+                yield path.read_bytes()
+
+    def _mounted(self) -> None:
+        if not self._directory.is_dir():
+            raise ConfigInvalid(
+                f"{self._directory} is not there to keep checkpoints",
+                hint="Mount the share, or make the directory where it shall be.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What was kept elsewhere: checkpoints, their signatures not checked; the places that keep something else
+    as well; and why each of the others could not be read."""
+
+    checkpoints: Sequence[Checkpoint] = ()
+    spoilt: Sequence[str] = ()
+    unread: Mapping[str, VideostoreError] = field(default_factory=dict)
+
+
+def read_anchors(places: Mapping[str, Callable[[], Anchor]]) -> Outside:
+    """Read every place; one that cannot be read keeps nothing of the others back."""
+    found: list[Checkpoint | None] = []
+    spoilt: list[str] = []
+    unread: dict[str, VideostoreError] = {}
+    for name, open_place in places.items():
+        try:
+            here = [one for file in open_place().kept() for one in checkpoints_of(file)]
+        except VideostoreError as error:
+            unread[name] = error
+            continue
+        found += here
+        if None in here:
+            spoilt.append(name)
+    return Outside([one for one in found if one], spoilt, unread)
 
 
 class Anchoring:

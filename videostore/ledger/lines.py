@@ -59,10 +59,19 @@ def find_lines(path: Path, events: Collection[Event]) -> Iterator[Line]:
 def read_checkpoints(path: Path) -> Iterator[Checkpoint | None]:
     """Yield the checkpoints of a file, a line each; None for a line that is none."""
     for raw, _ in raw_lines(path, 0):
-        try:
-            yield Checkpoint.from_json(json.loads(raw))
-        except (ValueError, LedgerBroken):
-            yield None
+        yield _checkpoint(raw)
+
+
+def checkpoints_of(file: bytes) -> list[Checkpoint | None]:
+    """Return the checkpoints of what was kept as one file, a line each; None for a line that is none."""
+    return [_checkpoint(raw) for raw in file.splitlines()]
+
+
+def _checkpoint(raw: bytes) -> Checkpoint | None:
+    try:
+        return Checkpoint.from_json(json.loads(raw))
+    except (ValueError, LedgerBroken):
+        return None
 
 
 def append_line(path: Path, data: bytes, *, at: int) -> int:

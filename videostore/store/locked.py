@@ -1,11 +1,13 @@
 """Checkpoints of the ledger in a bucket with object lock: nobody can remove them before their time.
 
 In compliance mode not even the administrator of the store can. Best the bucket is somebody else's than the
-site's, and the site has the right to put there, nothing more.
+site's, and the site has the right to put there, nothing more. Who compares needs
+``s3:ListBucketVersions`` and ``s3:GetObjectVersion``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -39,6 +41,15 @@ class LockedBucket:
                 f"{self._where} took {name} and does not lock it",
                 hint="Make the bucket with object lock; it cannot be added everywhere.",
             )
+
+    def kept(self) -> Iterator[bytes]:
+        """Every version: who may put can hide what is locked behind another, or behind a marker."""
+        client, name = self._where.client, self._where.name
+        with self._where.translated():
+            for page in client.get_paginator("list_object_versions").paginate(Bucket=name):
+                for one in page.get("Versions", []):
+                    answer = client.get_object(Bucket=name, Key=one["Key"], VersionId=one["VersionId"])
+                    yield answer["Body"].read()
 
     def _mode(self, name: str) -> str | None:
         """Return how the object is locked, None if we may not ask."""

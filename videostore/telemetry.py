@@ -226,6 +226,9 @@ GATE_EXPORTS = _gate.counter("gate_exports_total", "Exports begun.")
 GATE_SEGMENTS_SERVED = _gate.counter(
     "gate_segments_served_total", "Segments served to approved staff.", "mode"
 )
+GATE_CONNECTIONS_CLOSED = _gate.counter(
+    "gate_connections_closed_total", "Connections closed because they made the gate wait, and others came."
+)
 GATE_REQUEST_SECONDS = _gate.histogram(
     "gate_request_seconds", "Time the gate took to answer.", "route", "status", buckets=_SECONDS
 )

@@ -14,12 +14,14 @@ from fastapi import FastAPI
 
 from videostore import telemetry
 from videostore.domain.errors import GateUnavailable
+from videostore.gate.door import Caller, Door
 
 log = telemetry.logger("gate")
 
 _GRACE_SECONDS = 5
 _BEAT_SECONDS = 0.2
-_CONNECTIONS = 500
+_CONNECTIONS = 600
+"""Beyond which requests are answered by 503: those that wait, are served, or are closed and not gone yet."""
 _HEADER_BYTES = 32 * 1024
 
 
@@ -39,26 +41,31 @@ def serve(
     ``beat`` is called now and then; a certificate that was replaced meanwhile is used from then on.
     Raises GateUnavailable if the port cannot be had or the certificate cannot be read.
     """
-    config = uvicorn.Config(
-        api,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        # An address that a client tells us is none; without TLS it is a proxy of this machine that tells it.
-        proxy_headers=certificate is None,
-        forwarded_allow_ips="127.0.0.1",
-        limit_concurrency=_CONNECTIONS,
-        h11_max_incomplete_event_size=_HEADER_BYTES,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, or asyncio leaves Nagle's delay on: 40 ms for each answer in two writes.
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+    with Door(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+
+        class Visitor(Caller):
+            door = listener
+
+        config = uvicorn.Config(
+            api,
+            loop="asyncio",  # not what else is installed: the door's own accept is called
+            http=Visitor,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # A client is not believed its address; without TLS a proxy of this machine tells it.
+            proxy_headers=certificate is None,
+            forwarded_allow_ips="127.0.0.1",
+            limit_concurrency=_CONNECTIONS,
+            h11_max_incomplete_event_size=_HEADER_BYTES,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen()  # before anybody is told that it does
             config.load()
             if config.ssl is not None:
                 config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -84,7 +84,8 @@ class InstantStore:
     def objects(self, _prefix: str = "") -> Iterator[StoredObject]:
         return iter(())
 
-    remains = objects
+    def remains(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
+        return (found for found in self.objects(prefix) if found.key > after)
 
     def prefixes(self, _prefix: str = "") -> list[str]:
         return []

@@ -89,10 +89,13 @@ class SegmentStore(Protocol):
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield all objects whose key starts with ``prefix``, in byte order of the key."""
 
-    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
+    def remains(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         """Yield everything that is kept under ``prefix``, also what ``objects`` does not show any more: older
-        versions, delete markers and unfinished uploads, each under its key. A key may come several times;
-        those of one directory come in byte order."""
+        versions, delete markers and unfinished uploads, each under its key.
+
+        In byte order of the key, which may come several times; none before ``after`` nor that key itself, so
+        that a listing that broke off goes on behind the last key of which all was seen.
+        """
 
     def prefixes(self, prefix: str = "") -> list[str]:
         """Return the distinct key parts up to the next ``/`` after ``prefix``, sorted, each ending in ``/``.

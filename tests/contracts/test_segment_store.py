@@ -143,6 +143,23 @@ def test_a_listing_is_complete_in_order_and_by_prefix(store):
     assert list(store.objects("segments/2025")) == []
 
 
+def test_a_listing_goes_on_behind_any_key_in_byte_order_also_one_that_is_gone(store):
+    """``-`` comes before ``/``, whatever a store makes of it."""
+    keys = [
+        *("a", "segments/2026-11-22-0604800/cam/1", "segments/2026-11-22-0604800/cam/2"),
+        *("segments/2026-11-22/cam/1", "segments/2026-11-22/other/1", "segments/x", "zz"),
+    ]
+    for key in reversed(keys):
+        put(store, ObjectKey(key))
+    assert [found.key for found in store.remains()] == keys
+    for number, key in enumerate(keys, start=1):
+        assert [found.key for found in store.remains(after=key)] == keys[number:]
+    gone = keys.index("segments/2026-11-22/cam/1")
+    store.delete([ObjectKey(keys[gone])])
+    assert [found.key for found in store.remains(after=keys[gone])] == keys[gone + 1 :]
+    assert [found.key for found in store.remains("segments/", after=keys[gone])] == keys[gone + 1 : -1]
+
+
 def test_a_listing_says_when_the_store_wrote(store):
     put(store, A)
     (found,) = store.objects()

@@ -48,14 +48,14 @@ class MemorySegmentStore:
         return dict.fromkeys(self.refuses & set(keys), "refused")
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        return self.remains(prefix)
+
+    def remains(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         self._up()
         for key in sorted(self.bodies):
-            if key.startswith(prefix):
+            if key.startswith(prefix) and key > after:
                 body, stored_at = self.bodies[key]
                 yield StoredObject(key, len(body), stored_at)
-
-    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
-        return self.objects(prefix)
 
     def prefixes(self, prefix: str = "") -> list[str]:
         self._up()

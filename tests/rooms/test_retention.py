@@ -508,6 +508,46 @@ def test_objects_of_a_lost_catalogue_are_adopted_by_the_round(site):
     assert site.catalogue.live() == segments
 
 
+def test_a_round_whose_every_listing_breaks_off_comes_to_its_end(site):
+    """After seven keys at the latest, every other one at once."""
+
+    class Breaking(MemorySegmentStore):
+        listings = longest = 0
+
+        def remains(self, prefix="", *, after=""):
+            self.listings += 1
+            for number, found in enumerate([*super().remains(prefix, after=after), None]):
+                if number == 7 or self.listings % 2:
+                    raise StoreUnavailable("the listing broke off")
+                if found:
+                    self.longest = max(self.longest, number + 1)
+                    yield found
+
+        def prefixes(self, prefix=""):
+            raise StoreUnavailable("so the search finds nothing")
+
+    for number in range(40):
+        site.record(number, known=False)
+    strangers = [ObjectKey(f"{place}/{number:02}") for place in ("a", "z") for number in range(20)]
+    site.store.bodies.update(dict.fromkeys(strangers, (b"?", site.clock.at)))
+    site.clock.at = site.policies[Kind.VIDEO].due_at(KEY) - HOUR
+    site.sweep(store=MemorySegmentStore()).run()  # makes keys
+    young = [site.record(number, start=site.clock.at, known=number % 2).object_key for number in range(40)]
+    fresh = ObjectKey("z/fresh")
+    site.store.bodies[fresh] = b"?", site.clock.at
+    due(site)
+    store = Breaking()
+    store.bodies = {key: kept for key, kept in site.store.bodies.items() if key != young[-1]}
+    sweep, passes = site.sweep(store=store), 0
+    while not site.events(Event.LOSS):
+        sweep.run()
+        passes += 1
+        assert passes < 100
+    assert store.bodies.keys() == {*young[:-1], fresh}
+    assert store.longest == 7
+    assert {row.object_key for row in site.catalogue.live()} == set(young)
+
+
 def test_an_object_under_a_keep_that_nobody_has_any_more_goes_by_it(site):
     """Neither the catalogue nor the policy knows it: its key says when."""
     entrance = uuid4()

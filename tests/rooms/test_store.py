@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 
@@ -112,6 +114,16 @@ def test_no_version_marker_or_unfinished_upload_outlives_a_deletion(s3_server):
     left = client.list_object_versions(Bucket=bucket)
     assert (left.get("Versions"), left.get("DeleteMarkers")) == (None, None)
     assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
+
+
+def test_no_day_is_left_out_behind_the_first_thousand(s3_server):
+    """SeaweedFS lists a day before those whose names go on with ``-``, and forgets them behind a page."""
+    name, store, _ = bucket_of(s3_server)
+    keys = ["segments/2026-11-22-0604800/cam/1", *(f"segments/2026-11-22/cam/{n:04}" for n in range(1001))]
+    with ThreadPoolExecutor(4) as several:
+        list(several.map(partial(put, MinioStore(s3_server.as_admin(name))), keys))
+    assert [found.key for found in store.remains()] == keys
+    assert [found.key for found in store.remains(after=keys[1000])] == keys[1001:]
 
 
 def test_a_locked_object_is_named_holds_up_no_other_and_does_not_hide(s3_server):

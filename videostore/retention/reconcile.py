@@ -3,7 +3,8 @@
 Two ways, both driven by what exists. The *search* comes whenever a key ended: it lists the days that can hold
 something due, each camera up to the first object that is not, so its cost follows what expires. The *round*
 comes each day and walks over all that is stored, in small steps between other work: it finds what the search
-does not look for, such as objects outside any day, and rows whose object is missing.
+does not look for, such as objects outside any day, and rows whose object is missing. It knows how far it has
+come: a store that breaks off every listing makes it slower, not endless.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from uuid import UUID
 
 from videostore import telemetry
+from videostore.domain.errors import StoreError
 from videostore.domain.presence import PRESENCE, presence_key_id
 from videostore.domain.retention import Kind
 from videostore.domain.segment import SEGMENTS, ObjectKey, Segment, read_day_prefix
@@ -39,6 +43,7 @@ class Reconciler:
         self._this: Pass
         self._search = _Errand(_SEARCH_EACH)
         self._round = _Errand(_ROUND_EACH)
+        self._progress = _Progress()
 
     def search(self, this: Pass) -> None:
         """Look for what is due and unknown, if anything became due since, or an hour has passed."""
@@ -49,7 +54,7 @@ class Reconciler:
     def round(self, this: Pass) -> None:
         """Take some steps of the round over everything."""
         self._this = this
-        self._round.go(this, self._all_objects, steps=_PAGES_A_PASS)
+        self._round.go(this, self._everything, steps=_PAGES_A_PASS)
 
     # --- the search ---
 
@@ -88,19 +93,21 @@ class Reconciler:
         """Take what is due into the catalogue. Under a camera's day keys sort by time: the first that is not
         due ends it."""
         batch: list[Segment] = []
-        for found in objects:
-            try:
-                segment = Segment.from_object_key(found.key, size_bytes=found.size_bytes)
-            except ValueError:
-                self._judge_by_receipt(found, Kind.VIDEO)
-                continue
-            if not self._due(segment):
-                break
-            batch.append(segment)
-            if len(batch) == _PAGE:
-                self._adopt(batch)
-                batch = []
-        self._adopt(batch)
+        try:
+            for found in objects:
+                try:
+                    segment = Segment.from_object_key(found.key, size_bytes=found.size_bytes)
+                except ValueError:
+                    self._judge_by_receipt(found, Kind.VIDEO)
+                    continue
+                if not self._due(segment):
+                    break
+                batch.append(segment)
+                if len(batch) == _PAGE:
+                    full, batch = batch, []
+                    self._adopt(full)
+        finally:  # also what came before the listing broke off
+            self._adopt(batch)
 
     def _due(self, segment: Segment) -> bool:
         policy = self._this.video
@@ -132,17 +139,26 @@ class Reconciler:
 
     # --- the round ---
 
+    def _everything(self) -> Iterator[None]:
+        """Go over all objects, then all rows, from where the round has come to."""
+        if not self._progress.all_objects:
+            yield from self._all_objects()
+            self._progress.all_objects = True
+        yield from self._all_rows()
+        self._progress = _Progress()
+
     def _all_objects(self) -> Iterator[None]:
         page: list[StoredObject] = []
-        for found in self._store.remains(""):
-            page.append(found)
-            if len(page) == _PAGE:
-                self._look_at(page)
-                page = []
-                yield
-        self._look_at(page)
+        try:
+            for key, versions in groupby(self._store.remains(after=self._progress.after_object), key=_key):
+                page.append(_whole(key, versions))
+                if len(page) == _PAGE:
+                    full, page = page, []
+                    self._look_at(full)
+                    yield
+        finally:  # also what came before the listing broke off
+            self._look_at(page)
         yield
-        yield from self._all_rows()
 
     def _look_at(self, page: Sequence[StoredObject]) -> None:
         """Adopt what is unknown, delete what is nothing of ours."""
@@ -161,28 +177,48 @@ class Reconciler:
         unknown = segments.keys() - self._catalogue.known(segments.keys())
         # The listing may be older than this pass: what was deleted since is no stranger.
         self._adopt([segments[key] for key in sorted(unknown) if self._store.size(key) is not None])
+        if page:
+            self._progress.after_object = page[-1].key
 
     def _all_rows(self) -> Iterator[None]:
-        lost: Counter[tuple[str, str]] = Counter()
-        after: ObjectKey | None = None
-        while rows := self._catalogue.live(after=after, limit=_PAGE):
-            after = rows[-1].object_key
+        progress = self._progress
+        while rows := self._catalogue.live(after=progress.after_row, limit=_PAGE):
             for prefix, group in groupby(rows, key=_hour_prefix):
-                listed = {found.key for found in self._store.remains(prefix)}
+                listed = self._listed(prefix)
                 for row in group:
                     if row.object_key not in listed and self._store.size(row.object_key) is None:
-                        lost[str(row.camera_id), str(row.key_id)] += 1
+                        progress.lost[str(row.camera_id), str(row.key_id)] += 1
+                    progress.after_row = row.object_key
             yield
-        for (camera_id, key_id), segments in sorted(lost.items()):
+        for (camera_id, key_id), segments in sorted(progress.lost.items()):
             more = self._journal.record_loss(camera_id, key_id, segments)
             telemetry.LOST_SEGMENTS.inc(more)
             self._this.report.segments_lost += more
             if more:
                 log.error("footage.missing", camera_id=camera_id, key_id=key_id, segments=segments)
 
+    def _listed(self, prefix: str) -> set[ObjectKey]:
+        """Return the keys under ``prefix``; where the listing breaks off, those until then: it only spares
+        asking for each by name."""
+        listed: set[ObjectKey] = set()
+        with suppress(StoreError):
+            listed.update(map(_key, self._store.remains(prefix)))
+        return listed
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far the round has come: behind which object, or row once it has seen ``all_objects``, and how many
+    segments it found missing, by camera and key."""
+
+    after_object: str = ""
+    all_objects: bool = False
+    after_row: ObjectKey | None = None
+    lost: Counter[tuple[str, str]] = field(default_factory=Counter)
+
 
 class _Errand:
-    """Something that is done step by step, begun anew after ``each``."""
+    """Something that is done step by step, begun after ``each``."""
 
     def __init__(self, each: timedelta) -> None:
         self._each = each
@@ -206,13 +242,25 @@ class _Errand:
         except StopIteration:
             self._steps, self._done_at = None, this.now
         except BaseException:
-            self._steps = None  # one that raised is spent: the next pass begins anew
+            self._steps = None  # one that raised is spent: the next pass begins it again
             raise
 
 
 def _hour_prefix(segment: Segment) -> str:
     """Return what the object keys of a camera and an hour begin with."""
     return segment.object_key.removesuffix(segment.name) + segment.name[: len("20261124T02")]
+
+
+def _key(found: StoredObject) -> ObjectKey:
+    return found.key
+
+
+def _whole(key: ObjectKey, versions: Iterable[StoredObject]) -> StoredObject:
+    """Return all versions of an object as one, as large as the largest and as old as the oldest of them."""
+    size_bytes, stored_at = 0, datetime.max.replace(tzinfo=UTC)
+    for one in versions:
+        size_bytes, stored_at = max(size_bytes, one.size_bytes), min(stored_at, one.stored_at)
+    return StoredObject(key, size_bytes, stored_at)
 
 
 def _camera(prefix: str) -> UUID | None:

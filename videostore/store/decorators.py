@@ -57,8 +57,8 @@ class Retrying:
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         return self._store.objects(prefix)
 
-    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
-        return self._store.remains(prefix)
+    def remains(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
+        return self._store.remains(prefix, after=after)
 
     def prefixes(self, prefix: str = "") -> list[str]:
         return self._again(lambda: self._store.prefixes(prefix))
@@ -111,8 +111,8 @@ class ReadBack:
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         return self._store.objects(prefix)
 
-    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
-        return self._store.remains(prefix)
+    def remains(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
+        return self._store.remains(prefix, after=after)
 
     def prefixes(self, prefix: str = "") -> list[str]:
         return self._store.prefixes(prefix)
@@ -152,8 +152,8 @@ class Metered:
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         return self._store.objects(prefix)
 
-    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
-        return self._store.remains(prefix)
+    def remains(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
+        return self._store.remains(prefix, after=after)
 
     def prefixes(self, prefix: str = "") -> list[str]:
         with _measured("prefixes"):

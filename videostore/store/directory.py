@@ -111,12 +111,12 @@ class DirectoryStore:
                 parent.rmdir()
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        return self.remains(prefix)
+
+    def remains(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         self._mounted()
         head = prefix.rpartition("/")[0]
-        yield from self._walk(self._root / head, f"{head}/" if head else "", prefix)
-
-    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
-        return self.objects(prefix)
+        yield from self._walk(self._root / head, f"{head}/" if head else "", prefix, after)
 
     def prefixes(self, prefix: str = "") -> list[str]:
         self._mounted()
@@ -129,7 +129,7 @@ class DirectoryStore:
     def time(self) -> datetime | None:
         return None
 
-    def _walk(self, directory: Path, base: str, prefix: str) -> Iterator[StoredObject]:
+    def _walk(self, directory: Path, base: str, prefix: str, after: str) -> Iterator[StoredObject]:
         """Yield in byte order of the whole key: a directory sorts as if its name ended in a slash."""
         entries = sorted(
             self._scan(directory), key=lambda entry: f"{entry.name}/" if entry.is_dir() else entry.name
@@ -137,11 +137,14 @@ class DirectoryStore:
         for entry in entries:
             key = f"{base}{entry.name}"
             if entry.is_dir():
-                if f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/"):
-                    yield from self._walk(directory / entry.name, f"{key}/", prefix)
+                inside = f"{key}/"
+                if (inside.startswith(prefix) or prefix.startswith(inside)) and (
+                    inside > after or after.startswith(inside)
+                ):
+                    yield from self._walk(directory / entry.name, inside, prefix, after)
             elif entry.name.startswith("."):
                 self._remove_stale(entry)
-            elif key.startswith(prefix):
+            elif key.startswith(prefix) and key > after:
                 with suppress(FileNotFoundError):  # deleted since it was listed
                     found = entry.stat()
                     stored_at = datetime.fromtimestamp(found.st_mtime, UTC)

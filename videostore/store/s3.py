@@ -15,6 +15,7 @@ from heapq import merge
 from itertools import groupby
 from os.path import commonprefix
 from pathlib import Path
+from typing import Any
 
 from videostore.domain.errors import IntegrityError, StoreUnavailable
 from videostore.domain.segment import ObjectKey, Sha256Hex
@@ -84,24 +85,34 @@ class S3Store:
             for page in pages:
                 entries = sorted(page.get("Contents", []), key=lambda entry: entry["Key"])
                 for entry in entries:
-                    yield StoredObject(ObjectKey(entry["Key"]), entry["Size"], entry["LastModified"])
+                    yield _stored(entry["Key"], entry["Size"], entry["LastModified"])
 
-    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
+    def remains(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         """Needs the rights to list versions and uploads, besides that to list objects."""
         with self._where.translated():
-            yield from merge(self._kept(prefix), self._uploads(prefix), key=lambda found: found.key)
+            uploads = (found for found in self._uploads(prefix) if found.key > after)
+            yield from merge(self._kept(prefix, after), uploads, key=lambda found: found.key)
 
-    def _kept(self, prefix: str) -> Iterator[StoredObject]:
+    def _kept(self, prefix: str, after: str) -> Iterator[StoredObject]:
+        """A directory at a time. SeaweedFS lists ``/`` before ``-`` and goes on behind a page by byte order:
+        of days whose names begin alike, a listing without directories would leave some out."""
+        here = after.rpartition("/")[0] == prefix.rpartition("/")[0]
+        behind: dict[str, Any] = {"KeyMarker": after} if after and here else {}
         pages = self._client.get_paginator("list_object_versions").paginate(
-            Bucket=self._bucket, Prefix=prefix
+            Bucket=self._bucket, Prefix=prefix, Delimiter="/", **behind
         )
         for page in pages:
-            found = [
-                *((one["Key"], one["Size"], one["LastModified"]) for one in page.get("Versions", [])),
-                *((one["Key"], 0, one["LastModified"]) for one in page.get("DeleteMarkers", [])),
+            found: list[StoredObject | str] = [
+                *(_stored(one["Key"], one["Size"], one["LastModified"]) for one in page.get("Versions", [])),
+                *(_stored(one["Key"], 0, one["LastModified"]) for one in page.get("DeleteMarkers", [])),
+                *(common["Prefix"] for common in page.get("CommonPrefixes", [])),
             ]
-            for key, size_bytes, stored_at in sorted(found):
-                yield StoredObject(ObjectKey(key), size_bytes, stored_at)
+            for one in sorted(found, key=lambda one: one if isinstance(one, str) else one.key):
+                if isinstance(one, str):
+                    if one > after or after.startswith(one):
+                        yield from self._kept(one, after)
+                elif one.key > after:
+                    yield one
 
     def _uploads(self, prefix: str) -> Iterator[StoredObject]:
         pages = self._client.get_paginator("list_multipart_uploads").paginate(
@@ -109,7 +120,7 @@ class S3Store:
         )
         for page in pages:
             for upload in sorted(page.get("Uploads", []), key=lambda one: one["Key"]):
-                yield StoredObject(ObjectKey(upload["Key"]), 0, upload["Initiated"])
+                yield _stored(upload["Key"], 0, upload["Initiated"])
 
     def prefixes(self, prefix: str = "") -> list[str]:
         with self._where.translated():
@@ -163,3 +174,7 @@ class S3Store:
                     self._client.abort_multipart_upload(
                         Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )
+
+
+def _stored(key: str, size_bytes: int, stored_at: datetime) -> StoredObject:
+    return StoredObject(ObjectKey(key), size_bytes, stored_at)

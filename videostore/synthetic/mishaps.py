@@ -132,12 +132,12 @@ class VersionedStore:
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         return (found for found in self.remains(prefix) if found.size_bytes >= 0)
 
-    def remains(self, prefix: str = "") -> Iterator[StoredObject]:
+    def remains(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         places = self._under(prefix)
-        for place in places:
+        for place in places[bisect_left(places, after.rpartition("/")[0]) :]:
             base = f"{place}/" if place else ""
             for name in sorted(self.places.get(place, ())):
-                if f"{base}{name}".startswith(prefix):
+                if f"{base}{name}".startswith(prefix) and f"{base}{name}" > after:
                     for size, stored_at in self.places[place].get(name, []):
                         yield StoredObject(ObjectKey(f"{base}{name}"), max(0, size), stored_at)
             if self._world.strikes(0.1 / max(1000, len(places))):

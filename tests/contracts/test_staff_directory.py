@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import string
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -192,6 +194,21 @@ def test_nobody_approves_himself_under_any_name(people):
     people.acknowledge()
     people.approvers["delegate"] = people.keys["alice"].public  # the delegate's key becomes alice's
     assert people.reason() is not Reason.ALLOWED
+
+
+def test_a_key_has_one_spelling_so_that_nobody_is_two_persons_by_it(people):
+    """Base64 of 32 bytes leaves two bits over."""
+    own = people.keys["delegate"].public
+    alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    other = own[:-2] + alphabet[alphabet.index(own[-2]) + 1] + "="
+    assert base64.b64decode(other.removeprefix("ed25519:")) == base64.b64decode(own.removeprefix("ed25519:"))
+    with pytest.raises(SignatureInvalid, match="not a public key"):
+        people.directory.add("director", department="DSS", password=PASSWORD, public_key=other)
+    people.add()
+    people.edit(public_key=other)
+    people.approve()
+    with pytest.raises(SignatureInvalid):
+        people.directory.acknowledge("alice", people.keys["delegate"], notice_sha256=NOTICE, now=NOW)
 
 
 def test_only_an_approver_of_the_policy_approves(people):

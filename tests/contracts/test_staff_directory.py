@@ -355,6 +355,9 @@ def test_a_suspended_account_sees_nothing_until_it_is_opened_again(people):
     assert people.reason() is Reason.ALLOWED
 
 
+BEYOND = {"id": "x", "staff_id": "alice", "approver": "delegate", "valid": ["0001-01-01T00:00:00+14:00"] * 2}
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -362,6 +365,7 @@ def test_a_suspended_account_sees_nothing_until_it_is_opened_again(people):
         pytest.param({"id": "bruno"}, id="another person's"),
         pytest.param({"suspended": "no"}, id="text for a truth value"),
         pytest.param({"approvals": [{}]}, id="an empty approval"),
+        pytest.param({"approvals": [BEYOND]}, id="an approval beyond the calendar"),
         pytest.param({"acknowledgements": None}, id="no acknowledgements"),
         pytest.param({"login": {}}, id="no login"),
         pytest.param({"login": {"password": "x", "totp": "x"}}, id="no secret"),
@@ -374,6 +378,13 @@ def test_a_damaged_file_lets_nobody_in_and_says_so(people, damage):
     with pytest.raises(ConfigInvalid, match="damaged"):
         people.directory.dossier("alice")
     assert people.prove() is None
+
+
+def test_a_file_that_is_too_deep_is_damaged_too(people):
+    people.admit()
+    (people.root / "staff" / "alice.json").write_text("[" * 100_000)
+    with pytest.raises(ConfigInvalid, match="damaged"):
+        people.directory.dossier("alice")
 
 
 def test_an_account_without_a_password_lets_nobody_in(people):

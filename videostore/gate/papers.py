@@ -75,7 +75,7 @@ def read_approval(
         staff_id=str(paper["staff_id"]),
         # Self-approval has one mark in the rules: the approver's identifier is the person's.
         approver=str(person["staff_id"]) if is_self(person, approver, public) else approver,
-        valid=Span(*(datetime.fromisoformat(at).astimezone(UTC) for at in paper["valid"])),
+        valid=Span(*(_moment(at) for at in paper["valid"])),
         signature_valid=public is not None
         and all(paper[field] == person[field] for field in WHAT_IS_APPROVED[1:])
         and is_signed(paper, public, APPROVAL_CONTEXT),
@@ -106,6 +106,13 @@ def is_signed(paper: Mapping[str, Any], public: str, context: str) -> bool:
 
 _verified = lru_cache(maxsize=1024)(verify_canonical)
 """The same bytes under the same key stay signed or not; whether the paper counts now is asked elsewhere."""
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text} is beyond the calendar") from error
 
 
 def is_self(person: Mapping[str, Any], approver: str, public: str | None) -> bool:

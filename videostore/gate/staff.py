@@ -59,6 +59,7 @@ MIN_PASSWORD = 12
 """Characters. Length is the only rule: see NIST SP 800-63B, section 5.1.1.2."""
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SealBroken)
 log = telemetry.logger("gate")
 _HASHINGS_AT_ONCE = 4  # each takes 64 MiB
 _VERSION = 2
@@ -365,12 +366,12 @@ class FileStaffDirectory:
                 or person["version"] != _VERSION
                 or not isinstance(person["suspended"], bool)
             ):
-                raise ValueError("the file is another person's or another version's")  # noqa: TRY301
+                raise ValueError("the file is another person's or another version's")
             person["login"] = self._sealed.open(person["login"])
             return person, self._checked(person)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SealBroken) as error:
+        except _DAMAGE as error:
             raise ConfigInvalid(
                 f"the file of {staff_id} is damaged: {type(error).__name__}",
                 hint=f"Restore {path.name} of the staff directory and secrets/login.key from a copy, or add "

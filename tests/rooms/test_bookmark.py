@@ -73,6 +73,7 @@ HISTORY = [
     (Event.CAMERA_CHANGED, "operator", {"camera_id": CAMERA, "change": "enabled"}),
     (Event.GRANT_REVOKED, "bruno", {"grant_id": "g3"}),
     (Event.STAFF_REVOKED, "operator", {"staff_id": "bruno", "approval_id": "a2"}),
+    (Event.STAFF_REVOKED, "operator", {"staff_id": "alice", "approval_id": ""}),
     (Event.APPROVERS_LOADED, "gate", {"approvers": ["mallory ed25519:BB"]}),
     (Event.CERTIFICATE, "retention", certificate(1)),
     (Event.SERVED, "alice", {"spans": [SPAN, SPAN]}),

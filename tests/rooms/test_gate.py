@@ -410,6 +410,20 @@ def test_nothing_that_stood_before_a_site_came_out_of_a_backup_stands_after_it(h
     assert alice.post("/v1/search", incident_id=incident, **SPAN).json()["reason"] == "incident-closed"
 
 
+def test_a_paper_that_was_signed_before_a_withdrawal_and_kept_back_brings_nobody_in_again(house, alice):
+    valid = Span(house.clock.at, house.clock.at + DAY)
+    facts, delegate = house.staff.facts("alice"), house.person_keys["delegate"]
+    spare = sign_approval(facts, "delegate", delegate, valid=valid, now=house.clock.at)
+    house.clock.passes(SECOND)
+    house.staff.revoke("alice")
+    house.ledger.append(Event.STAFF_REVOKED, actor="operator", body={"staff_id": "alice", "approval_id": ""})
+    body = {"staff_id": "alice", "approval_id": house.staff.file_approval(spare).id}
+    house.ledger.append(Event.STAFF_APPROVED, actor="operator", body=body)
+    assert house.gate.right("alice").reason is Reason.APPROVAL_REVOKED
+    house.admit("alice")
+    assert house.gate.right("alice").allowed
+
+
 def test_a_grant_ends_by_itself(house, alice):
     serving = alice.view()
     house.clock.passes(HOUR - SECOND)

@@ -32,8 +32,8 @@ _CERTIFICATES = 200_000
 class Book:
     """What records tell, taken in their order. ``decided`` holds ids of granted requests, ``withdrawn`` those
     of approvals, ``histories`` what befell each login, ``certificates`` (camera, hour) as they came;
-    ``approvals`` and ``held`` are ids of each person's approvals and grants, ``deleted`` the hours of each
-    camera."""
+    ``approvals`` and ``held`` are ids of each person's approvals and grants, ``ended`` when all of a person's
+    approvals were withdrawn, ``deleted`` the hours of each camera."""
 
     incidents: dict[str, Incident] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)
@@ -46,19 +46,22 @@ class Book:
     idle: dict[str, list[Stretch]] = field(default_factory=dict)
     held: dict[str, list[str]] = field(default_factory=dict)
     approvals: dict[str, set[str]] = field(default_factory=dict)
+    ended: dict[str, datetime] = field(default_factory=dict)
     stands_since: datetime = EPOCH
 
     def valid(self, dossier: Dossier | None) -> Dossier | None:
         """Return the dossier with every withdrawal on record, whatever the person's file says; and with
-        approvals that are on record only. A site that came out of a backup may have forgotten a withdrawal:
-        what was approved before is none."""
+        approvals that are on record only. Whoever withdraws all cannot know which papers were signed and not
+        filed, and a site that came out of a backup may have forgotten a withdrawal: what was approved before
+        either is none."""
         if dossier is None:
             return None
         recorded = self.approvals.get(dossier.staff.id, set())
+        since = max(self.stands_since, self.ended.get(dossier.staff.id, EPOCH))
         approvals = [
             replace(
                 paper,
-                revoked=paper.revoked or paper.id in self.withdrawn or paper.valid.start < self.stands_since,
+                revoked=paper.revoked or paper.id in self.withdrawn or paper.valid.start < since,
                 recorded=paper.id in recorded,
             )
             for paper in dossier.approvals
@@ -130,17 +133,19 @@ class Book:
             case Event.CAMERA_ADDED | Event.CAMERA_CHANGED | Event.CAMERA_REMOVED:
                 self._switched(record)
             case _:
-                self._take_person(record.event, body)
+                self._take_person(record, body)
 
-    def _take_person(self, event: Event, body: Mapping[str, Any]) -> None:
-        match event:
+    def _take_person(self, record: Record, body: Mapping[str, Any]) -> None:
+        match record.event:
             case Event.STAFF_APPROVED:
                 self.approvals.setdefault(body["staff_id"], set()).add(body["approval_id"])
             case Event.STAFF_RECOVERED:
                 self.approvals.setdefault(body["staff_id"], set()).update(body["approval_ids"])
+            case Event.STAFF_REVOKED if named := body.get("approval_id"):
+                self.withdrawn.add(named)
             case Event.STAFF_REVOKED:
-                named = body.get("approval_id")
-                self.withdrawn |= {named} if named else self.approvals.get(body["staff_id"], set())
+                self.withdrawn |= self.approvals.get(body["staff_id"], set())
+                self.ended[body["staff_id"]] = record.at
             case Event.LOGIN if body.get("step") is not None:
                 self.histories[body["login_sha256"]] = History(last_step=body["step"])
             case Event.LOGIN_REFUSED if body.get("fault") == Fault.WRONG_CODE:

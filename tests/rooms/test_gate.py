@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from tests.contracts.test_staff_directory import CHEAP
-from tests.premises import DAY, HOUR, LOBBY, SECOND, START, Premises
+from tests.premises import DAY, HOUR, LOBBY, MINUTE, SECOND, START, Premises
 from tests.rooms.test_recorder import INFO, groups
+from videostore.catalogue.sql import SqlCatalogue
 from videostore.cli.client import _answer
 from videostore.domain.access import AccessPolicy, Mode, Reason
 from videostore.domain.camera import Camera
@@ -556,6 +561,31 @@ def test_bytes_that_a_store_altered_are_not_shown(house, alice):
     house.store.bodies[key] = body[:-1] + bytes([body[-1] ^ 1]), stored_at
     answer = alice.part(serving)
     assert (answer.status_code, answer.json()["error"]) == (502, "IntegrityError")
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        pytest.param(f"camera_id = '{LOBBY}'", id="another camera's footage"),
+        pytest.param("start_us = start_us - 100000000", id="footage of another time"),
+    ],
+)
+def test_rows_that_somebody_altered_show_nothing(house, alice, altered):
+    """Whoever has the database of the catalogue has no footage by it."""
+    lobby = house.catalogue.segments([LOBBY], Span(START, START + HOUR))
+    gate = house.record(camera=uuid4(), movie=b"of the gate", length=SECOND)
+    house.catalogue = SqlCatalogue.open(f"sqlite:///{house.root}/catalogue.db")
+    house.catalogue.adopt([*lobby, gate])
+    house.gate = house.new_gate()
+    alice = Officer(house).open_incident()
+    assert len(alice.view()["parts"]) == len(lobby)
+    with closing(sqlite3.connect(house.root / "catalogue.db")) as database, database:
+        database.execute(f"UPDATE segments SET {altered}")
+    span = {"start": (START - 2 * MINUTE).isoformat(), "end": START.isoformat()}
+    grant = alice.grant(**span if "start" in altered else {})
+    answer = alice.post(f"/v1/grants/{grant}/viewings", camera="lobby")
+    assert (answer.status_code, answer.json()["error"]) == (502, "IntegrityError")
+    house.catalogue.close()
 
 
 @pytest.mark.parametrize("kind", [*every_error()], ids=lambda kind: kind.__name__)

@@ -239,7 +239,11 @@ class Footage:
         player is told exactly what it will get."""
         for segment in segments:
             span = segment.span.intersection(serving.grant.request.span)
-            assert span is not None
+            if segment.camera_id != serving.camera_id or span is None:
+                raise IntegrityError(
+                    f"the catalogue calls {segment.object_key} footage of {serving.camera_id} in this span",
+                    hint="Its rows were altered. Keep it; `videostore catalogue rebuild` fills a new one.",
+                )
             part = Part(segment, span)
             if serving.mode is Mode.VIEW and span != segment.span:
                 try:

@@ -149,6 +149,32 @@ def test_no_input_breaks_the_gate(house, alice, case):
         assert told.reason in (REASONS if answer.status_code == 403 else [None])
 
 
+@pytest.mark.parametrize(
+    "at", ["0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z",
+           "9999-12-31T23:59:59-14:00"],
+)  # fmt: skip
+def test_no_end_of_the_calendar_breaks_the_gate(house, alice, at):
+    serving = alice.view()["serving_id"]
+    span = {"incident_id": alice.incident_id, "cameras": ["lobby"], "start": at, "end": at}
+    for answer in (
+        alice.post("/v1/presence", incident_id=alice.incident_id, at=at),
+        alice.post(f"/v1/servings/{serving}/snapshot", at=at),
+        alice.post("/v1/search", **{**span, "end": "0001-01-01T00:30:00Z"}),
+        alice.post("/v1/requests", **{**span, "start": "0001-01-01T00:00:00Z"}),
+    ):
+        assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "asked", ["bytes=0-" + "9" * 5000, "bytes=-" + "9" * 5000, "bytes=--5", "bytes=" + "0-9," * 3000 + "0-9",
+              "items=0-5", "bytes=\xb2-"],
+)  # fmt: skip
+def test_no_range_breaks_the_gate(alice, asked):
+    path = alice.view()["playlist"].replace("index.m3u8", "0.m4s")
+    answer = alice.http.get(path, headers=[(b"Range", asked.encode("latin-1"))])
+    assert answer.status_code == 200, "a range that is none is not looked at"
+
+
 @given(st.binary(max_size=300))
 @ENOUGH
 def test_no_bytes_break_the_gate(house, alice, data):

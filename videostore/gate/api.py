@@ -16,7 +16,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.telemetry import TelemetryConfig
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,7 +35,7 @@ from videostore.gate.footage_routes import (
     ticket_routes,
 )
 from videostore.gate.guard import Guard
-from videostore.gate.inputs import Body, Cameras, Empty, StaffId, find_all, read_span
+from videostore.gate.inputs import Body, Cameras, Empty, Moment, StaffId, find_all, read_span
 from videostore.gate.oidc_routes import oidc_routes
 from videostore.gate.oversight_routes import oversight_routes
 from videostore.gate.page_routes import page_routes
@@ -53,15 +53,15 @@ class IncidentBody(Body):
 class RequestBody(Body):
     incident_id: str
     cameras: list[str] = Field(min_length=1, max_length=1000)
-    start: AwareDatetime
-    end: AwareDatetime
+    start: Moment
+    end: Moment
     mode: Mode = Mode.VIEW
     break_glass: str = Field("", max_length=1000)
 
 
 class PresenceBody(Body):
     incident_id: str
-    at: AwareDatetime
+    at: Moment
 
 
 def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], list[Camera]]) -> FastAPI:

@@ -15,7 +15,17 @@ from pydantic import AwareDatetime, Field
 from videostore.domain.access import Mode
 from videostore.domain.camera import Camera
 from videostore.gate.footage import Serving
-from videostore.gate.inputs import Body, Cameras, Empty, StaffId, bearer_token, find, find_all, read_span
+from videostore.gate.inputs import (
+    Body,
+    Cameras,
+    Empty,
+    Moment,
+    StaffId,
+    bearer_token,
+    find,
+    find_all,
+    read_span,
+)
 from videostore.gate.playlist import media_playlist, variant_playlist
 from videostore.gate.search import Found
 from videostore.gate.service import Gate
@@ -26,8 +36,8 @@ class SearchBody(Body):
     cameras: list[str] = Field(default=[], max_length=1000)
     group: str = Field(default="", max_length=100)
     place: str = Field(default="", max_length=100)
-    start: AwareDatetime
-    end: AwareDatetime
+    start: Moment
+    end: Moment
 
 
 class ServeBody(Body):
@@ -39,7 +49,7 @@ class ExportBody(ServeBody):
 
 
 class SnapshotBody(Body):
-    at: AwareDatetime
+    at: Moment
 
 
 class SheetBody(Body):
@@ -209,7 +219,7 @@ def ticket_routes(gate: Gate) -> APIRouter:
 
 
 _PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def _playlist(gate: Gate, serving: Serving) -> Response:

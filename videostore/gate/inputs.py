@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from videostore.domain.camera import Camera
 from videostore.domain.errors import CameraUnknown, NotLoggedIn, RequestInvalid
@@ -16,6 +16,12 @@ from videostore.gate.service import Gate
 
 Cameras = Callable[[str], Camera]
 """Finds a camera by name or UUID. Raises CameraUnknown."""
+
+
+Moment = Annotated[
+    AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC))
+]
+"""A time that can be reckoned with: the calendar does not end a few days before or after it."""
 
 
 class Body(BaseModel):

@@ -384,11 +384,16 @@ def test_whatever_ends_the_right_ends_the_viewing_at_its_next_segment(house, ali
     alice.granted = serving["grant_id"]
     place = serving["playlist"].removesuffix("index.m3u8")
     assert alice.http.get(f"{place}0.m4s").status_code == 200
+    unused = alice.post(f"/v1/servings/{serving['serving_id']}/ticket").json()["path"]
     change(house, alice)
     answer = alice.http.get(f"{place}1.m4s")
     assert (answer.status_code, answer.json()["reason"]) == (403, reason)
-    again = alice.part(serving).status_code
-    assert again == (401 if reason in ENDS_THE_SESSION else 403)
+    for again in (
+        alice.part(serving),
+        alice.http.get(unused),
+        alice.post(f"/v1/servings/{serving['serving_id']}/ticket"),
+    ):
+        assert again.status_code == (401 if reason in ENDS_THE_SESSION else 403)
     assert reasons(house)[-1] == reason
 
 
@@ -510,11 +515,41 @@ def test_whoever_asks_the_casebook_finds_what_was_recorded_before_he_asked(house
 def test_a_film_that_is_broken_off_is_recorded_as_far_as_it_went(house, alice):
     house.access = replace(house.access, second_person=frozenset())
     serving = house.gate.footage.begin("alice", alice.grant(mode="export"), LOBBY, Mode.EXPORT)
-    film = house.gate.exports.film(serving, CAMERAS["lobby"], 0)
+    film = house.gate.exports.film(serving, CAMERAS["lobby"], 0, person=lambda: "alice")
     for _ in range(3):  # the head, and two segments
         next(film)
     film.close()
     assert house.events(Event.SERVED)[-1]["segments"] == 2
+
+
+def test_a_film_ends_with_the_login_that_it_is_fetched_by(house, alice):
+    """However slowly somebody reads who holds a token that its owner has given back."""
+    house.access = replace(house.access, second_person=frozenset())
+    grant = alice.grant(mode="export")
+    serving = alice.post(f"/v1/grants/{grant}/exports", camera="lobby").json()["serving_id"]
+    whole = len(alice.post(f"/v1/servings/{serving}/films/0").content)
+    token = alice.http.headers["Authorization"]
+    sent, left = [{"type": "http.request", "body": b"{}"}], []
+
+    async def receive():
+        if not sent:
+            await asyncio.Event().wait()  # the client stays
+        return sent.pop()
+
+    async def send(message):
+        left.append(message.get("body", b""))
+        if len(left) == 2:  # the beginning of the film is on its way
+            house.gate.entrance.logout(token.removeprefix("Bearer "))
+
+    headers = {"Authorization": token, "Content-Length": "2", "Content-Type": "application/json"}
+    scope = {
+        "type": "http", "method": "POST", "path": f"/v1/servings/{serving}/films/0", "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+    with pytest.raises(Exception, match="response already started"):
+        asyncio.run(house.api()(scope, receive, send))
+    assert len(b"".join(left)) < whole / 2
+    assert house.events(Event.SERVED)[-1]["segments"] == 1, "that was opened before, of three"
 
 
 # --- at the deadline ---

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import BoundedSemaphore, Lock
@@ -85,12 +85,15 @@ class Exports:
         self._copies = BoundedSemaphore(VIEWING_COPIES)
         self._encoding = Lock()  # a segment at a time for all who export: players come first
 
-    def film(self, serving: Serving, camera: Camera, number: int, *, offset: int = 0) -> Iterator[bytes]:
-        """Yield film ``number`` of an export, from ``offset`` on; they are made in order.
+    def film(
+        self, serving: Serving, camera: Camera, number: int, *, offset: int = 0, person: Callable[[], str]
+    ) -> Iterator[bytes]:
+        """Yield film ``number`` of an export, from ``offset`` on; they are made in order. ``person`` asks the
+        login that it is fetched by, and raises NotLoggedIn when that has ended.
 
         Raises RequestInvalid if there is no such film, AccessRefused for what was not granted for export,
         TooManyRequests if others have viewing copies made.
-        The rules are asked for every segment. What left is recorded when it ends, however it ends.
+        Login and rules are asked for every segment. What left is recorded when it ends, however it ends.
         """
         export = self._export(serving)
         if not 0 <= number < len(export.begins) or export.begins[number] >= len(serving.parts):
@@ -104,7 +107,7 @@ class Exports:
         making = _Making(offset)
         try:
             self._footage.record_fetch(serving)
-            next_part = yield from self._segments(serving, camera, export.begins[number], making)
+            next_part = yield from self._segments(serving, camera, export.begins[number], making, person)
             if number + 1 == len(export.begins):
                 export.begins.append(next_part)
             if making.film is not None:
@@ -120,7 +123,9 @@ class Exports:
 
     def films(self, serving: Serving) -> int:
         """Return how many films there are, as far as is known: each tells whether another follows."""
-        return sum(one < len(serving.parts) for one in self._export(serving).begins)
+        export = self._export(serving)
+        self._footage.ask(serving, serving.grant.request.span)
+        return sum(one < len(serving.parts) for one in export.begins)
 
     def manifest(self, serving: Serving, camera: Camera) -> dict[str, Any]:
         """Return what was exported, signed: for what, by whom, from which segments, and what is missing."""
@@ -181,12 +186,13 @@ class Exports:
         return self._exports.setdefault(serving.id, _Export(self._rules.now()))
 
     def _segments(
-        self, serving: Serving, camera: Camera, index: int, making: _Making
+        self, serving: Serving, camera: Camera, index: int, making: _Making, person: Callable[[], str]
     ) -> Generator[bytes, None, int]:
         """Send the segments of one film, from part ``index`` on; return where the next film begins."""
         before: Part | None = None
         while index < len(serving.parts):
             part = serving.parts[index]
+            person()
             try:
                 found = self._movie(serving, camera, part)
             except (FootageDeleted, ObjectMissing):

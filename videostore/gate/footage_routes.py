@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from videostore.domain.access import Mode
 from videostore.domain.camera import Camera
@@ -121,10 +121,12 @@ def export_routes(gate: Gate, find_camera: Cameras) -> APIRouter:
     router = APIRouter(prefix="/v1")
 
     @router.post("/servings/{serving_id}/films/{number}")
-    def film(serving: OwnServing, number: int, body: FilmBody) -> Response:
+    def film(serving: OwnServing, number: int, body: FilmBody, request: Request) -> Response:
         """Return one film of an export, from ``offset`` (bytes) on. They are made in order."""
-        camera = find_camera(str(serving.camera_id))
-        chunks = gate.exports.film(serving, camera, number, offset=body.offset)
+        camera, token = find_camera(str(serving.camera_id)), bearer_token(request)
+        chunks = gate.exports.film(
+            serving, camera, number, offset=body.offset, person=lambda: gate.entrance.staff_id(token)
+        )
         first = next(chunks, b"")  # so that a refusal is an answer, and not a broken stream
         return StreamingResponse(_closing(first, chunks), media_type="video/mp4", headers=_PRIVATE)
 

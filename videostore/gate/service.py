@@ -264,6 +264,7 @@ class Gate:
 
     def issue_ticket(self, serving: Serving, token: str) -> tuple[str, Ticket]:
         """Return a ticket for one's own serving. What it opens ends with the grant and with the login."""
+        self.footage.ask(serving, serving.grant.request.span)
         return self._tickets.issue(
             serving.id,
             lambda: self.entrance.staff_id(token),
@@ -272,9 +273,11 @@ class Gate:
         )
 
     def change_ticket(self, secret: str, *, address: str) -> tuple[str, Serving]:
-        """Return what a player goes on with, once. Raises NotLoggedIn."""
+        """Return what a player goes on with, once. Raises NotLoggedIn, AccessRefused."""
         player, ticket = self._tickets.change(secret, address=address, now=self._rules.now())
-        return player, self.footage.serving(ticket.staff_id(), ticket.serving_id)
+        serving = self.footage.serving(ticket.staff_id(), ticket.serving_id)
+        self.footage.ask(serving, serving.grant.request.span)
+        return player, serving
 
     def serving_of_player(self, secret: str) -> Serving:
         """Return what a player may fetch. Raises NotLoggedIn, AccessRefused."""

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import threading
+from datetime import timedelta
+
+import httpx
 import pytest
+from anyio.to_thread import current_default_thread_limiter
+from argon2 import PasswordHasher
 
 from tests.premises import DAY, HOUR, SECOND
 from tests.rooms.test_gate import NOTICE, PASSWORD, House, Officer
@@ -10,7 +18,9 @@ from videostore.domain.errors import NotLoggedIn
 from videostore.domain.identity import CODE_TRIES, Identity
 from videostore.domain.ledger import Event
 from videostore.domain.segment import Span
+from videostore.gate.oidc import Provider, Settings
 from videostore.gate.papers import sign_acknowledgement, sign_approval
+from videostore.gate.staff import FileStaffDirectory
 
 
 @pytest.fixture
@@ -65,6 +75,53 @@ def test_who_does_not_know_the_password_locks_nobody_out(house):
             log_in(house, address=f"192.0.2.{number}", password="a guess", code="000000")
     house.clock.passes(HOUR)
     assert log_in(house)
+
+
+class Held(PasswordHasher):
+    """Hashes when it is let."""
+
+    def __init__(self):
+        super().__init__(time_cost=1, memory_cost=64, parallelism=1)
+        self.go = threading.Event()
+        self.go.set()
+
+    def verify(self, *given):
+        self.go.wait()
+        return super().verify(*given)
+
+
+@pytest.mark.parametrize("way", ["password", "provider"])
+def test_who_logs_in_is_waited_for_by_nobody_who_plays(house, way):
+    """Behind however many guesses, or a provider that does not answer."""
+    hasher = Held()
+    house.staff = FileStaffDirectory(
+        house.root / "staff", approvers=lambda: house.approvers, key=lambda: house.master, hasher=hasher
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        issuer = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings = Settings(issuer, "gate", "", "openid", timedelta(0), f"{issuer}/back")
+        house.gate = house.new_gate(provider=Provider(settings, now=house.clock.now))
+        alice = Officer(house)
+        hasher.go.clear()
+
+        def guess(http, number):
+            body = {"staff_id": f"guess{number}", "password": "a guess"}
+            return http.get("/v1/oidc/login") if way == "provider" else http.post("/v1/login", json=body)
+
+        async def ask():
+            current_default_thread_limiter().total_tokens = 4  # of 40: fewer guesses are as good
+            transport = httpx.ASGITransport(house.api())
+            async with httpx.AsyncClient(transport=transport, base_url="https://gate") as http:
+                guesses = [asyncio.create_task(guess(http, number)) for number in range(12)]
+                try:
+                    who = http.get("/v1/whoami", headers=alice.http.headers)
+                    return await asyncio.wait_for(who, timeout=60)
+                finally:
+                    hasher.go.set()
+                    silent.close()
+                    await asyncio.gather(*guesses)
+
+        assert asyncio.run(ask()).status_code == 200
 
 
 @pytest.mark.parametrize("fault", ["password", "code", "nobody", "locked", "suspended"])

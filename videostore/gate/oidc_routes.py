@@ -13,8 +13,11 @@ from pydantic import Field
 
 from videostore.gate.entrance_routes import address_of, show_login
 from videostore.gate.inputs import SESSION_COOKIE, Body, Empty
+from videostore.gate.lanes import Lane
 from videostore.gate.service import Gate
 
+_ASKED_AT_ONCE = 8
+"""A provider that does not answer holds each for as long as it is waited for."""
 _BINDING_COOKIE = "__Host-videostore-login"
 _GO_ON = """<!doctype html><html lang="en"><meta charset="utf-8"><title>videostore</title>
 <meta http-equiv="refresh" content="0;url=/"><p><a href="/">Go on</a></p></html>"""
@@ -27,20 +30,23 @@ class HandleBody(Body):
 def oidc_routes(gate: Gate) -> APIRouter:
     """Return the routes. They need no login: they are the way to one."""
     router = APIRouter()
+    provider = Lane("provider", threads=_ASKED_AT_ONCE)
 
     @router.get("/v1/oidc/login")
-    def begin(request: Request) -> Response:
+    async def begin(request: Request) -> Response:
         """Redirect a browser to the provider (303)."""
-        address, binding = gate.entrance.begin_browser(address=address_of(request))
+        address, binding = await provider.run(gate.entrance.begin_browser, address=address_of(request))
         answer = RedirectResponse(address, status_code=303)
         answer.set_cookie(_BINDING_COOKIE, binding, max_age=600, secure=True, httponly=True, samesite="lax")
         return answer
 
     @router.get("/v1/oidc/callback")
-    def finish(request: Request, state: str = "", code: str = "") -> Response:
+    async def finish(request: Request, state: str = "", code: str = "") -> Response:
         """Take a browser back from the provider: its token is in a cookie."""
         binding = request.cookies.get(_BINDING_COOKIE, "")
-        token, login = gate.entrance.finish_browser(state=state, code=code, binding=binding)
+        token, login = await provider.run(
+            gate.entrance.finish_browser, state=state, code=code, binding=binding
+        )
         # A page and no redirection: what comes from the provider's site brings no strict cookie along.
         answer = HTMLResponse(_GO_ON)
         answer.set_cookie(
@@ -50,14 +56,14 @@ def oidc_routes(gate: Gate) -> APIRouter:
         return answer
 
     @router.post("/v1/oidc/device")
-    def begin_device(request: Request, _: Empty) -> dict[str, Any]:
+    async def begin_device(request: Request, _: Empty) -> dict[str, Any]:
         """Begin a login of a terminal: the address and code that the person types, and a handle."""
-        return gate.entrance.begin_device(address=address_of(request))
+        return await provider.run(gate.entrance.begin_device, address=address_of(request))
 
     @router.post("/v1/oidc/token")
-    def poll_device(body: HandleBody) -> Response:
+    async def poll_device(body: HandleBody) -> Response:
         """Return the token once the person has logged in, until then 202."""
-        found = gate.entrance.poll_device(body.handle)
+        found = await provider.run(gate.entrance.poll_device, body.handle)
         if found is None:
             return JSONResponse({"waits": True}, status_code=202)
         token, login = found

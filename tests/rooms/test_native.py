@@ -15,6 +15,7 @@ import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pymediainfo import MediaInfo
 
 from videostore.domain import cmaf
 from videostore.domain.segment import EPOCH
@@ -609,6 +610,32 @@ def test_two_decoders_and_our_own_reader_agree_about_a_segment(tmp_path, ffprobe
     joined = cmaf.join(ours.init, ours.fragments)
     (tmp_path / "joined.mp4").write_bytes(joined)
     assert frame_numbers(tmp_path / "joined.mp4") == list(range(4 * GOP))
+
+
+def told(movie):
+    """Return what MediaInfo says of each track, every byte read."""
+    told = MediaInfo.parse(io.BytesIO(movie), parse_speed=1).tracks
+    return [one for one in told if one.track_type != "General"]
+
+
+@pytest.mark.parametrize(
+    ("codec", "b_frames", "size", "name", "profile"),
+    [
+        pytest.param("h264", 0, (WIDTH, HEIGHT), "AVC", "Constrained Baseline@L3", id="H.264"),
+        pytest.param("h264", 2, (WIDTH, HEIGHT), "AVC", "Main@L3", id="H.264 with B-frames"),
+        pytest.param("h264", 0, (320, 180), "AVC", "Constrained Baseline@L1.2", id="another size"),
+        pytest.param("hevc", 0, (WIDTH, HEIGHT), "HEVC", "Main@L2.1@Main", id="H.265"),
+        pytest.param("hevc", 3, (WIDTH, HEIGHT), "HEVC", "Main@L2.1@Main", id="H.265 with B-frames"),
+    ],
+)
+def test_a_parser_that_shares_no_code_with_libav_reads_the_same(codec, b_frames, size, name, profile):
+    width, height = size
+    packer, fragments, _ = packed(codec, b_frames, width=width, height=height)
+    (picture,) = told(packer.movie(fragments))
+    assert (picture.format, picture.format_profile) == (name, profile)
+    assert (picture.width, picture.height) == size
+    assert (int(picture.frame_count), picture.duration) == (4 * GOP, 4_000)  # ms
+    assert (picture.frame_rate_mode, float(picture.frame_rate)) == ("CFR", FRAME_RATE)
 
 
 @pytest.mark.parametrize(("codec", "b_frames"), KINDS)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.rooms.test_native import told
 from tests.rooms.test_recorder import INFO, SECOND, START, TICKS, Desk
 from tests.rooms.test_recorder import Film as Camera
 from videostore.domain import cmaf
@@ -144,6 +145,19 @@ def test_aac_is_kept_byte_for_byte_and_none_is_heard_twice(desk):
     movies = recorded(desk, together(pictures(6), sounds(6, "aac")), "aac")
     sent = [one.data for one in sounds(6, "aac")]
     assert units(joined(movies))[: len(sent)] == sent
+
+
+def test_a_parser_that_shares_no_code_with_libav_finds_both_tracks(desk):
+    movie = joined(recorded(desk, together(pictures(6), sounds(6, "aac")), "aac"))
+    picture, heard = told(movie)
+    assert (picture.format, int(picture.frame_count), picture.duration) == (
+        "AVC",
+        6 * FRAME_RATE,
+        6_000,
+    )  # ms
+    assert (heard.codec_id, heard.channel_s, heard.sampling_rate) == ("mp4a-40-2", 1, 16_000)
+    assert int(heard.frame_count) == len(units(movie))
+    assert heard.duration == pytest.approx(6_000, abs=2 * 64)  # units of 64 ms
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -9,6 +9,7 @@ from typing import IO
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from videostore.synthetic.stream import FRAME_RATE, HEIGHT, WIDTH, read_frame_number
 from videostore.synthetic.tone import BEEP_FRAME, LOOP_SECONDS, beeps
@@ -16,13 +17,10 @@ from videostore.synthetic.tone import BEEP_FRAME, LOOP_SECONDS, beeps
 
 def frame_numbers(film: Path | IO[bytes]) -> list[int]:
     """Decode a film and return the number that each frame carries, in order of display."""
+    scaler = VideoReformatter()  # one for all frames: to set it up costs more than to use it
     with av.open(str(film) if isinstance(film, Path) else film, "r") as container:
-        return [
-            read_frame_number(
-                np.asarray(frame.reformat(WIDTH, HEIGHT, format="gray").to_ndarray(), dtype=np.uint8)
-            )
-            for frame in container.decode(video=0)
-        ]
+        grey = (scaler.reformat(frame, WIDTH, HEIGHT, format="gray") for frame in container.decode(video=0))
+        return [read_frame_number(np.asarray(frame.to_ndarray(), dtype=np.uint8)) for frame in grey]
 
 
 def breaks(numbers: Sequence[int], *, loop: int) -> int:

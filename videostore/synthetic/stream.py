@@ -15,6 +15,7 @@ from functools import lru_cache
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 640, 360  # pixels
@@ -52,10 +53,10 @@ def stream(
     encoder.framerate = Fraction(FRAME_RATE)
     encoder.time_base = Fraction(1, FRAME_RATE)
     encoder.options = _options(codec, b_frames)
-    packets = []
+    packets, scaler = [], VideoReformatter()
     for number in range(seconds * FRAME_RATE):
         frame = av.VideoFrame.from_ndarray(picture(number), format="gray")
-        frame = frame.reformat(width, height, format=encoder.pix_fmt)
+        frame = scaler.reformat(frame, width, height, format=encoder.pix_fmt)
         frame.pts, frame.time_base = number, encoder.time_base
         packets += encoder.encode(frame)
     packets += encoder.encode(None)

@@ -7,6 +7,7 @@ the Nth of them, for every N; of what was written and not yet synced half is gon
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import traceback
 from collections import Counter
@@ -49,9 +50,10 @@ def film(count):
 
 
 class Host:
-    """The disk of a recorder, and what runs on it. The private keys are the test's."""
+    """The disk of a recorder, and what runs on it. The private keys are the test's; ``empty`` is the file of
+    an empty catalogue."""
 
-    def __init__(self, root):
+    def __init__(self, root, empty):
         self.root = root
         self.identities = {
             KeyId.covering(at, HOUR): pyrage.x25519.Identity.generate() for at in (START, AGAIN)
@@ -59,7 +61,7 @@ class Host:
         self.key = SigningKey.create(root / "recorder.key")
         self.ledger_key = SigningKey.create(root / "ledger.key")
         DirectoryStore.create(root / "store")
-        self.catalogue().close()
+        shutil.copyfile(empty, root / "catalogue.db")
 
     def recipient(self, key_id):
         return str(self.identities[key_id].to_public())
@@ -158,9 +160,11 @@ def _forget_what_is_not_synced(root, synced):
 def host(tmp_path, monkeypatch):
     monkeypatch.setattr(session_module, "_pause", lambda failures: 0.0)
 
+    SqlCatalogue.open(f"sqlite:///{tmp_path / 'empty.db'}").close()
+
     def build(name):
         (tmp_path / name).mkdir()
-        return Host(tmp_path / name)
+        return Host(tmp_path / name, tmp_path / "empty.db")
 
     return build
 

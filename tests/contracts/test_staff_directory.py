@@ -211,6 +211,19 @@ def test_a_key_has_one_spelling_so_that_nobody_is_two_persons_by_it(people):
         people.directory.acknowledge("alice", people.keys["delegate"], notice_sha256=NOTICE, now=NOW)
 
 
+def test_nobody_is_on_file_twice_by_one_key_and_so_his_own_second_person(people):
+    people.admit()
+    with pytest.raises(RequestInvalid, match="the key of alice"):
+        people.directory.add(
+            "alice2", department="DSS", password=PASSWORD, public_key=people.keys["alice"].public
+        )
+    people.add("bruno")
+    with pytest.raises(RequestInvalid, match="the key of bruno"):
+        people.recover(public_key=people.keys["bruno"].public)
+    assert people.reason() is Reason.ALLOWED
+    people.recover(public_key=people.keys["alice"].public)
+
+
 def test_only_an_approver_of_the_policy_approves(people):
     people.add()
     for approver, key in (("delegate", "bruno"), ("nobody", "delegate")):

@@ -141,6 +141,7 @@ class FileStaffDirectory:
         _need_public_key(public_key)
         if self._read(staff_id) is not None:
             raise RequestInvalid(f"{staff_id} is on file already", hint="`videostore staff list`")
+        self._need_own(public_key, staff_id)
 
     def add(
         self,
@@ -229,6 +230,8 @@ class FileStaffDirectory:
             held = [self._approval(person, paper, self._approvers()) for paper in person["approvals"]]
             if person["login"] != login:
                 self._need_free(identity)
+            if public_key:
+                self._need_own(public_key, staff_id)
             person["login"] = login
             person["public_key"] = public_key or person["public_key"]
             papers = [
@@ -310,6 +313,17 @@ class FileStaffDirectory:
                 hint="Several words are easy to remember.",
             )
         return {"password": self._hasher.hash(_bytes(password)), "totp": new_secret()}
+
+    def _need_own(self, public_key: str, staff_id: str) -> None:
+        """Raise RequestInvalid if the key is another's: nobody is the second person for himself."""
+        for other in self._ids():
+            with suppress(ConfigInvalid):
+                person = self._read(other)
+                if person is not None and other != staff_id and person["public_key"] == public_key:
+                    raise RequestInvalid(
+                        f"that is the key of {other}",
+                        hint="Each person makes one: `videostore staff key FILE`.",
+                    )
 
     def _need_free(self, identity: Identity | None) -> None:
         """Raise RequestInvalid if the subject logs in as somebody else."""

@@ -14,7 +14,7 @@ from tests.rooms.test_gate import CAMERAS, House, Officer, find_camera
 from videostore.domain.errors import TooManyRequests
 from videostore.gate import guard
 from videostore.gate.api import create_api
-from videostore.gate.rates import Rate
+from videostore.gate.rates import Rate, counted
 from videostore.gate.refusals import REASONS, Refusal
 
 SCHEMA = schemathesis.openapi.from_dict(
@@ -62,6 +62,18 @@ def test_a_length_that_is_none_is_refused(house, length):
     assert answer.status_code == 413
 
 
+def test_two_lengths_are_refused_and_what_follows_them_is_not_read(house):
+    both = {"Content-Length": "2", "Transfer-Encoding": "chunked"}
+    answer = house.client().post("/v1/login", content=b"{}", headers=both)
+    assert (answer.status_code, answer.json()["error"]) == (400, "RequestInvalid")
+    assert answer.headers["Connection"] == "close"
+
+
+def test_no_answer_leads_to_the_host_that_a_client_names(house):
+    answer = house.client().get("/v1/whoami/", headers={"Host": "evil.example"}, follow_redirects=False)
+    assert (answer.status_code, answer.headers.get("Location")) == (404, None)
+
+
 def test_a_body_that_does_not_arrive_is_not_waited_for(house, monkeypatch):
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.01)
     sent = []
@@ -87,6 +99,22 @@ def test_a_name_has_its_limit_and_no_other_pays_for_it():
     rate.spend("a", now=11)
     with pytest.raises(TooManyRequests):
         rate.spend("a", now=11)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("testclient", "", False),
+    ],
+)
+def test_who_has_a_network_of_ipv6_is_counted_as_one(one, other, same):
+    assert (counted(one) == counted(other)) is same
 
 
 @given(st.lists(st.floats(0, 1000)))

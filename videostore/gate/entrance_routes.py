@@ -10,6 +10,7 @@ from pydantic import Field
 from videostore.gate.inputs import Body, Empty, StaffId, bearer_token
 from videostore.gate.lanes import Lane
 from videostore.gate.logins import Login
+from videostore.gate.rates import counted
 from videostore.gate.service import Gate
 
 LOGINS_AT_ONCE = 2
@@ -73,8 +74,8 @@ def entrance_routes(gate: Gate) -> APIRouter:
 
 
 def address_of(request: Request) -> str:
-    """Return where a request comes from."""
-    return request.client.host if request.client else ""
+    """Return where a request comes from, as it is counted."""
+    return counted(request.client.host) if request.client else ""
 
 
 def show_login(token: str, login: Login) -> dict[str, Any]:

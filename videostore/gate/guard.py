@@ -10,8 +10,8 @@ from datetime import timedelta
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from videostore.domain.errors import RequestTooLarge, VideostoreError
-from videostore.gate.rates import Rate
+from videostore.domain.errors import RequestInvalid, RequestTooLarge, VideostoreError
+from videostore.gate.rates import Rate, counted
 
 LARGEST_BODY = 256 * 1024
 """Bytes. A request for 1,000 cameras has 40 kB."""
@@ -62,12 +62,15 @@ class Guard:
         await self._app(scope, _again(body, receive), send_with_headers)
 
     async def _admit(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the body. Raises TooManyRequests or RequestTooLarge."""
+        """Return the body. Raises TooManyRequests, RequestTooLarge or RequestInvalid."""
         address = scope["client"][0] if scope.get("client") else ""
-        self._requests.spend(address, now=time.monotonic())
+        self._requests.spend(counted(address), now=time.monotonic())
         if len(scope["path"]) + len(scope["query_string"]) > LONGEST_ADDRESS:
             raise RequestTooLarge(f"an address has at most {LONGEST_ADDRESS} characters")
-        length = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            raise _TWO_LENGTHS
+        length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > LARGEST_BODY:
             raise _TOO_LARGE
         try:

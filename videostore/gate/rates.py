@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from ipaddress import IPv6Address, ip_address, ip_network
 from threading import Lock
 
 from videostore.domain.errors import TooManyRequests
 
 _NAMES = 10_000
 """Names that are remembered; beyond, those that were longest without a try are forgotten first."""
+
+
+def counted(address: str) -> str:
+    """Return under which name ``address`` is counted: whoever has one of IPv6 has its /64 (RFC 6177)."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(found, IPv6Address):
+        return address
+    return str(found.ipv4_mapped or ip_network((found.packed[:8] + bytes(8), 64)))
 
 
 class Rate:

@@ -71,6 +71,7 @@ def create_api(gate: Gate, *, find_camera: Cameras, all_cameras: Callable[[], li
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
         responses=refusals(),
     )

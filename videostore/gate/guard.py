@@ -79,6 +79,8 @@ class Guard:
             raise RequestTooLarge(f"a request arrives within {BODY_SECONDS:.0f} seconds") from None
 
 
+_TWO_LENGTHS = RequestInvalid("a request says once how long it is", hint="Correct the request.")
+"""Two who read it differently, such as a proxy and the gate, would take what follows for another's."""
 _TOO_LARGE = RequestTooLarge(f"a request has at most {LARGEST_BODY} bytes")
 
 
@@ -105,6 +107,10 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 async def _refuse(error: VideostoreError, send: Send) -> None:
     body = json.dumps({"error": type(error).__name__, "message": str(error), "hint": error.hint}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),  # what follows on it is not looked at
+    ]
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,8 +1,9 @@
 """An RTSP server that is not ours, for the conformance tests: gst-rtsp-server, through its GI bindings.
 
-Runs under the system's Python, which has them: ``rtsp_server.py [--login USER PASSWORD] PATH=FILE…`` serves
-each file (MP4 of H.264 or H.265, as its suffix says) from its beginning for each client, with a login behind
-a digest. Prints its port; ends with its standard input.
+Runs under the system's Python, which has them: ``rtsp_server.py [--login USER PASSWORD] PATH=FILE[,FILE]…``
+serves files (MP4 of H.264 or H.265, AAC with ADTS headers, WAV of G.711; their suffix says which) from their
+beginning for each client, several of one path as tracks of one stream, with a login behind a digest. Prints
+its port; ends with its standard input.
 """
 
 import argparse
@@ -15,7 +16,13 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402 - versions are required first
 
-PACKED = {"h264": "h264parse ! rtph264pay name=pay0 pt=96", "h265": "h265parse ! rtph265pay name=pay0 pt=96"}
+PACKED = {
+    "h264": "qtdemux ! h264parse ! rtph264pay pt=96",
+    "h265": "qtdemux ! h265parse ! rtph265pay pt=96",
+    "aac": "aacparse ! rtpmp4gpay pt=97",
+    "pcm_mulaw": "wavparse ! rtppcmupay",
+    "pcm_alaw": "wavparse ! rtppcmapay",
+}
 
 
 def main():
@@ -33,10 +40,13 @@ def main():
         auth.add_digest(*options.login, token)
         server.set_auth(auth)
     for pair in options.films:
-        path, _, file = pair.partition("=")
+        path, _, files = pair.partition("=")
         factory = GstRtspServer.RTSPMediaFactory()
-        suffix = file.rpartition(".")[2]
-        factory.set_launch(f"( filesrc location={file} ! qtdemux ! {PACKED[suffix]} )")
+        tracks = [
+            f"filesrc location={file} ! {PACKED[file.rpartition('.')[2]]} name=pay{number}"
+            for number, file in enumerate(files.split(","))
+        ]
+        factory.set_launch(f"( {' '.join(tracks)} )")
         if options.login:
             permissions = GstRtspServer.RTSPPermissions()
             permissions.add_permission_for_role("user", "media.factory.access", True)

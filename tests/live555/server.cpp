@@ -1,8 +1,9 @@
 // An RTSP server that is not ours, for the conformance tests: live555, which many cameras have inside.
 //
 // server [--login USER PASSWORD] PATH=FILE[,FILE]… serves files (byte streams of H.264 and H.265, AAC with
-// ADTS headers, WAV of 16 bits, which it sends as mu-law; their suffix says which) from their beginning for
-// each client, several of one path as tracks of one stream. Prints its port; ends with its standard input.
+// ADTS headers, WAV of G.711 or of 16 bits, which it sends as mu-law; their suffix says which) from their
+// beginning for each client, several of one path as tracks of one stream. Prints its port; ends with its
+// standard input.
 
 #include <unistd.h>
 

@@ -1,4 +1,4 @@
-"""Our own receiver against RTSP servers that are not ours: byte for byte what ffmpeg records from them.
+"""Our own receiver against RTSP servers that are not ours: byte for byte what ffmpeg records, sound too.
 
 GStreamer's serves films that are packed by ourselves, so its demultiplexer is one more parser that reads our
 MP4; live555, which many cameras have inside, serves byte streams.
@@ -6,6 +6,7 @@ MP4; live555, which many cameras have inside, serves byte streams.
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,11 @@ SCRIPT = Path(__file__).parents[1] / "rtsp_server.py"
 LIVE555 = Path(sys.executable).with_name("live555")
 SERVERS = {"gstreamer": [PYTHON, str(SCRIPT)], "live555": [str(LIVE555)]}
 FILMS = {"h264": ("h264", 0), "b-frames": ("h264", 2), "h265": ("hevc", 0), "h265 b-frames": ("hevc", 3)}
+SOUNDS = {"aac": "adts", "pcm_mulaw": "mulaw", "pcm_alaw": "alaw"}
+"""Each is beside the first of the films; and what ffmpeg calls a file of it."""
 SECONDS = 2
+SOUND_SECONDS = 1.5
+"""So much of a film with sound ffmpeg records: live555 does not say when a WAV ends, and it would wait."""
 LOGIN = ("officer", "open sesame")
 
 
@@ -46,6 +51,32 @@ def frames(name):
     codec, b_frames = FILMS[name]
     film = stream(SECONDS, codec=codec, b_frames=b_frames)
     return [b"".join(START + unit for unit in units) for units in film.frames]
+
+
+def as_written(codec, unit):
+    """Return a unit of sound as a file has it. G.711: bare; AAC-LC, 16 kHz, one channel: after a header
+    (ADTS: ISO/IEC 13818-7, 6.2)."""
+    if codec != "aac":
+        return unit
+    size = 7 + len(unit)
+    return (0xFFF1 << 40 | 0x604 << 28 | size << 13 | 0x1FFC).to_bytes(7, "big") + unit
+
+
+def heard(codec):
+    """Return the sound as a file of it alone."""
+    sound = tone(codec)
+    units = sound.units[: SECONDS * sound.rate_hz // sound.samples]
+    return b"".join(as_written(codec, unit) for unit in units)
+
+
+def sound_file(codec):
+    """Return the sound as a server reads it: G.711 as a WAV (RFC 2361: 7 is mu-law, 6 A-law)."""
+    if codec == "aac":
+        return heard(codec)
+    kind, rate, body = 7 if codec == "pcm_mulaw" else 6, tone(codec).rate_hz, heard(codec)
+    head = struct.pack("<4sIHHIIHHH", b"fmt ", 18, kind, 1, rate, rate, 1, 8, 0)
+    head = b"WAVE" + head + struct.pack("<4sI", b"data", len(body))
+    return struct.pack("<4sI", b"RIFF", len(head) + len(body)) + head + body
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +95,11 @@ def films(tmp_path_factory):
             file = root / f"{server}-{path(name)}.{suffix(name)}"
             file.write_bytes(body)
             pairs[server].append(f"{path(name)}={file}")
+    for codec in SOUNDS:
+        (root / f"sound.{codec}").write_bytes(sound_file(codec))
+        for each in pairs.values():
+            picture = each[0].partition("=")[2]
+            each.append(f"{codec}={picture},{root / f'sound.{codec}'}")
     return pairs
 
 
@@ -94,58 +130,46 @@ def recorded(films, tmp_path_factory):
     source = NativeSource(stall=timedelta(seconds=10), now=lambda: datetime.now(UTC), root=root)
 
     def ours(url):
-        with closing(source.open(Camera(uuid4(), "camera", url), None)) as opened:
+        with closing(source.open(Camera(uuid4(), "camera", url, sound=True), None)) as opened:
             return list(received(opened))
 
-    def theirs(url, form, file):
-        command = [program("ffmpeg"), "-nostdin", "-loglevel", "fatal", "-rtsp_transport", "tcp"]
-        command += ["-i", url, "-c", "copy", "-f", form, str(file)]
+    def theirs(url, forms, file):
+        command = [program("ffmpeg"), "-nostdin", "-loglevel", "fatal", "-rtsp_transport", "tcp", "-i", url]
+        files = [file.with_suffix(f".{form}") for form in forms]
+        for track, (form, each) in enumerate(zip(forms, files, strict=True)):
+            until = ["-t", str(SOUND_SECONDS)] if len(forms) > 1 else []
+            command += ["-map", f"0:{track}", "-c", "copy", *until, "-f", form, str(each)]
         subprocess.run(command, check=True, timeout=60)
-        return file.read_bytes()
+        return [each.read_bytes() for each in files]
 
-    both = [(server, name) for server in SERVERS for name in FILMS]
+    forms = {name: [codec] for name, (codec, _) in FILMS.items()}
+    forms |= {codec: ["h264", form] for codec, form in SOUNDS.items()}
+    both = [(server, name) for server in SERVERS for name in forms]
     with ExitStack() as opened, ThreadPoolExecutor(2 * len(both)) as pool:
         bases = {server: opened.enter_context(serve(server, films[server])) for server in SERVERS}
         begun = {}
         for server, name in both:
-            url, form = f"{bases[server]}/{path(name)}", FILMS[name][0]
-            file = root / f"{server}-{path(name)}"
-            begun[server, name] = pool.submit(ours, url), pool.submit(theirs, url, form, file)
+            url, file = f"{bases[server]}/{path(name)}", root / f"{server}-{path(name)}"
+            begun[server, name] = pool.submit(ours, url), pool.submit(theirs, url, forms[name], file)
         return {which: [one.result() for one in pair] for which, pair in begun.items()}
 
 
-@pytest.mark.parametrize("name", FILMS)
+@pytest.mark.parametrize("name", [*FILMS, *SOUNDS])
 @pytest.mark.parametrize("server", SERVERS)
 def test_what_another_server_sends_arrives_byte_for_byte_as_ffmpeg_records_it(recorded, server, name):
     packets, theirs = recorded[server, name]
-    sent = frames(name)
+    sent = frames(name if name in FILMS else "h264")
     if server == "live555":
         sent.pop()  # it sends a unit when it has read the beginning of the next
-    assert [packet.data for packet in packets] == sent
-    assert b"".join(sent) == theirs
+    assert [packet.data for packet in packets if not packet.sound] == sent
     assert sum(packet.lost for packet in packets) == 0
-
-
-def with_headers(unit):
-    """Return a unit of AAC-LC, 16 kHz, one channel, as a byte stream has it (ADTS: ISO/IEC 13818-7, 6.2)."""
-    size = 7 + len(unit)
-    return (0xFFF1 << 40 | 0x604 << 28 | size << 13 | 0x1FFC).to_bytes(7, "big") + unit
-
-
-def test_sound_of_another_server_arrives_byte_for_byte_beside_its_picture(source, films, tmp_path):
-    sent = tone("aac").units[: SECONDS * 16_000 // 1_024]
-    (tmp_path / "sound.aac").write_bytes(b"".join(map(with_headers, sent)))
-    picture = films["live555"][0].partition("=")[2]
-    with (
-        serve("live555", [f"both={picture},{tmp_path / 'sound.aac'}"]) as url,
-        closing(source.open(Camera(uuid4(), "camera", f"{url}/both", sound=True), None)) as opened,
-    ):
-        assert (opened.info.sound.codec, opened.info.sound.sample_rate_hz) == ("aac", 16_000)
-        packets = list(received(opened))
-    heard = [packet.data for packet in packets if packet.sound]
-    assert [packet.data for packet in packets if not packet.sound] == frames("h264")[:-1]
-    assert len(heard) > len(sent) / 2  # it ends with the picture
-    assert heard == sent[: len(heard)]
+    if name in FILMS:
+        assert [b"".join(sent)] == theirs
+        return
+    ours = b"".join(as_written(name, packet.data) for packet in packets if packet.sound)
+    for part, film in zip([*theirs, ours], [b"".join(sent), heard(name), heard(name)], strict=True):
+        assert len(part) > len(film) / 4  # ours ends with the picture
+        assert film.startswith(part)
 
 
 @pytest.mark.parametrize("server", SERVERS)

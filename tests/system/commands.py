@@ -81,6 +81,7 @@ main()
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "COLUMNS": COLUMNS},
+                process_group=0,
             )
         self._busy = Lock()
         atexit.register(self._end)
@@ -89,8 +90,13 @@ main()
         """Run ``videostore`` with these arguments and return it."""
         told = json.dumps([command, environment, str(Path.cwd())]).encode()
         with self._busy, TemporaryFile() as out, TemporaryFile() as err:
-            socket.send_fds(self._line, [told], [out.fileno(), err.fileno()])
-            code = int(self._line.recv(16))
+            try:
+                socket.send_fds(self._line, [told], [out.fileno(), err.fileno()])
+                code = int(self._line.recv(16))
+            except BaseException:  # whoever asks next would hear this one's answer
+                os.killpg(self._process.pid, signal.SIGKILL)
+                _loaded.cache_clear()
+                raise
             said = [file.seek(0) or file.read().decode() for file in (out, err)]
         return subprocess.CompletedProcess(command, code, *said)
 

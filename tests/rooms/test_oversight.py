@@ -197,6 +197,26 @@ def test_who_reads_the_ledger_is_in_it(house, alice):
     assert len(house.events(Event.LEDGER_READ)) == 2
 
 
+def test_who_asks_for_a_few_records_holds_no_thread_by_reading_all(house, alice):
+    house.ledger.append_all([(Event.REFUSED, "carol", {"action": "x", "reason": "no-approval"})] * 300)
+    house.access = replace(house.access, second_person=frozenset())
+    grant = alice.grant(mode="export")
+    serving = alice.post(f"/v1/grants/{grant}/exports", camera="lobby").json()["serving_id"]
+    records, read = house.ledger.records, []
+
+    def counted(*, after=-1):
+        for record in records(after=after):
+            read.append(record.sequence)
+            yield record
+
+    assert alice.post("/v1/ledger", last=1000).json()[0]["sequence"] == 0
+    house.ledger.records = counted
+    assert len(alice.post("/v1/ledger", last=3).json()) == 3
+    assert len(alice.post("/v1/ledger", last=3, event="access.login").json()) == 1
+    assert alice.http.get(f"/v1/servings/{serving}/manifest").status_code == 200
+    assert len(read) < 20
+
+
 def test_any_approved_person_ends_a_grant_while_it_plays(house, alice):
     serving = alice.view()
     bruno = Officer(house, "bruno")

@@ -263,13 +263,13 @@ class Exports:
         camera_id, wanted = segments[0].camera_id if segments else None, {one.key_id for one in segments}
         runs: list[tuple[Run, str]] = []
         lost: list[tuple[str, Item]] = []
-        for record in self._ledger.records():
+        for record in self._ledger.find(Event.SEGMENTS_CHAINED, Event.SEGMENT_GIVEN_UP):
             if record.body.get("camera_id") != str(camera_id):
                 continue
             try:
                 if record.event is Event.SEGMENTS_CHAINED:
                     runs.append((Run.from_json(record.body), str(record.body["signature"])))
-                elif record.event is Event.SEGMENT_GIVEN_UP:
+                else:
                     lost.append((str(record.body["key_id"]), _given_up(record.body)))
             except (KeyError, ValueError, TypeError) as error:
                 raise LedgerBroken(

@@ -155,8 +155,8 @@ class Oversight:
         """Return the newest records. Who may see footage may read them; that they did is on record first."""
         self._rules.check(staff_id, "read-ledger", self._rules.right(staff_id))
         body: dict[str, Json] = {"last": last, "event": event.value if event else None}
-        self._ledger.append(Event.LEDGER_READ, actor=staff_id, body=body)
-        found = (record for record in self._ledger.records() if event in {None, record.event})
+        asked = self._ledger.append(Event.LEDGER_READ, actor=staff_id, body=body)
+        found = self._ledger.find(event) if event else self._ledger.records(after=asked.sequence - last)
         return list(deque(found, maxlen=last))
 
 

@@ -40,6 +40,11 @@ def question(data: bytes) -> None:
     digest.challenge([text, f"Digest {text}"])
 
 
+def report(data: memoryview, start: int, end: int) -> int:
+    list(rtcp.parse(bytes(data[start:end])))
+    return end
+
+
 def reports(data: bytes) -> None:
     for report in rtcp.parse(data):
         if isinstance(report, rtcp.SenderReport):
@@ -58,7 +63,7 @@ def sets(data: bytes) -> None:
 def connection(data: bytes, frames: type[H264Frames] | type[H265Frames]) -> None:
     """Take ``data`` apart as a connection that brings a stream, in reads of 100 bytes."""
     receiver = Receiver(96, frames(lambda _: None))
-    parts = Interleaved({0: receiver.packet, 1: lambda data: list(rtcp.parse(bytes(data)))}, message=str)
+    parts = Interleaved({0: receiver.packets, 1: report}, message=str)
     tail = b""
     try:
         for at in range(0, len(data), 100):

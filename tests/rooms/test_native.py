@@ -7,9 +7,10 @@ import io
 import json
 import struct
 import subprocess
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import partial
 
 import av
 import pytest
@@ -26,7 +27,7 @@ from videostore.recorder.native import digest, mp4, parameters, rtcp, rtsp, sdp
 from videostore.recorder.native.frames import Doubt, H264Frames, H265Frames
 from videostore.recorder.native.interleaved import Interleaved
 from videostore.recorder.native.loop import arrival
-from videostore.recorder.native.rtp import Receiver
+from videostore.recorder.native.rtp import Depacketizer, Receiver
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.rtp import payloads, sender_report
 from videostore.synthetic.stream import FRAME_RATE, GOP, HEIGHT, WIDTH, stream
@@ -242,11 +243,13 @@ class Wire:
 
     def __init__(self):
         self.packets, self.messages = [], []
-        channels = {
-            channel: lambda data, at=channel: self.packets.append((at, bytes(data))) for channel in (0, 1)
-        }
+        channels = {channel: partial(self._packet, channel) for channel in (0, 1)}
         self.parts = Interleaved(channels, message=self.messages.append)
         self._tail = b""
+
+    def _packet(self, channel, data, start, end):
+        self.packets.append((channel, bytes(data[start:end])))
+        return end
 
     def feed(self, data):
         whole = self._tail + data
@@ -332,7 +335,7 @@ def test_no_bytes_break_the_taking_apart_and_none_are_kept_for_ever(pieces):
 # --- RTP ---
 
 
-class Payloads:
+class Payloads(Depacketizer):
     def __init__(self):
         self.found = []
 
@@ -472,6 +475,93 @@ def test_no_payload_breaks_the_framing(codec, contents):
     except Doubt:
         return
     assert all(frame.data.startswith(START) for frame in frames)
+
+
+FRAGMENTS = {
+    "h264": [b"\x7c\x85", b"\x7c\x05", b"\x7c\x45", b"\x5c\x05", b"\x65"],
+    "hevc": [b"\x62\x01\x93", b"\x62\x01\x13", b"\x62\x01\x53", b"\x62\x02\x13", b"\x26\x01"],
+}
+"""What payloads begin with: of a unit in fragments first, middle, last, another middle; of a whole unit."""
+
+
+def taken(data, codec, *, together, kind=96):
+    """Return all that comes of what a connection brought, its packets looked at one by one or together."""
+    frames = []
+    receiver = Receiver(kind, (H264Frames if codec == "h264" else H265Frames)(frames.append))
+
+    def alone(data, start, end):
+        receiver.packet(data[start:end])
+        return end
+
+    parts = Interleaved({0: receiver.packets if together else alone}, message=lambda _: None)
+    done = doubt = None
+    try:
+        done = parts.feed(memoryview(data))
+    except Doubt as raised:
+        doubt = raised.reason
+    counted = receiver.received, receiver.lost, receiver.malformed, receiver.highest, receiver.ssrc
+    return [astuple(one) for one in frames], counted, parts.skipped, parts.unknown, done, doubt
+
+
+DEVIATIONS = [
+    *({"prefix": prefix} for prefix in (0, 2, 3, 4)),
+    *({"size": size} for size in (0, 1, 7)),
+    *({"on": on} for on in (0, 2, 4000, -3)),
+    *(
+        {"later": 1},
+        {"on": 0, "later": 1},
+        {"mark": True},
+        {"kind": 97},
+        {"ssrc": 2},
+        {"flags": 0x90},
+        {"flags": 0xA0},
+    ),
+    *({"between": between} for between in (b"$", b"\0", b"R", ANSWER, framed(1, b"\x80"), framed(0, b""))),
+    *({"longer": longer} for longer in (-1, 1, 22)),
+]
+"""How a packet differs from those that go on with a unit in fragments and are as long."""
+
+
+def fragmented(codec, number, deviations):
+    """Return a unit in eleven fragments; ``deviations`` says of some how they differ."""
+    data, stamp = b"", 0
+    for at in range(11):
+        how = {
+            "prefix": min(at, 1),
+            "size": 6,
+            "on": 1,
+            "later": 0,
+            "between": b"",
+            "longer": 0,
+            "flags": 0x80,
+        }
+        how |= deviations.get(at, {"prefix": 2, "mark": True} if at == 10 else {})
+        number, stamp = number + how.pop("on"), stamp + how.pop("later") * TICKS
+        body, longer = FRAGMENTS[codec][how.pop("prefix")] + b"\1" * how.pop("size"), how.pop("longer")
+        flags, between = how.pop("flags"), how.pop("between")
+        packet = bytes([flags]) + rtp_packet(number, body, stamp=stamp, **how)[1:]
+        data += struct.pack(">cBH", b"$", 0, len(packet) + longer) + packet + between
+    return data
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_packets_taken_together_are_taken_as_each_alone(codec):
+    for deviation in ({}, *DEVIATIONS):
+        for at in range(10):
+            for until in (at + 1, 10):
+                data = fragmented(codec, 0xFFF9, dict.fromkeys(range(at, until), deviation))
+                assert taken(data, codec, together=True) == taken(data, codec, together=False)
+
+
+@given(
+    st.sampled_from(["h264", "hevc"]),
+    st.dictionaries(st.integers(0, 9), st.sampled_from(DEVIATIONS), min_size=2),
+    st.integers(0, 60),
+)
+def test_whatever_lies_between_and_wherever_the_read_ends(codec, deviations, missing):
+    data = fragmented(codec, 7, deviations)
+    data = data[: len(data) - missing]
+    assert taken(data, codec, together=True) == taken(data, codec, together=False)
 
 
 # --- arrival ---

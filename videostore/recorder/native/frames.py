@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from videostore.recorder.native.rtp import Depacketizer
+
 _START = b"\x00\x00\x00\x01"
 _LONGEST_FRAME = 16 * 1024 * 1024  # bytes
 LONGEST_WAIT = 10 * 90_000
@@ -33,7 +35,7 @@ class Frame:
     lost: int
 
 
-class VideoFrames:
+class VideoFrames(Depacketizer):
     """Collects units into frames; what differs between the codecs is in its subclasses.
 
     A frame ends with the marker, or where the time stamp changes if the camera forgets the marker or it is
@@ -46,7 +48,7 @@ class VideoFrames:
         self._timestamp = 0
         self._ended: int | None = None  # time stamp of the frame before
         self._picture = self._key = False
-        self._open = False  # a unit in fragments has begun
+        self.middle = b""  # of the unit in fragments that has begun
         self._lost = 0
         self._first: int | None = None
         self._waits = True  # for the first keyframe
@@ -56,13 +58,19 @@ class VideoFrames:
             if self._picture:
                 self._end()
             self._timestamp = timestamp
-            self._open = False
+            self.middle = b""
         self._lost += lost
         if data:
             self._take(data)
         if marker and self._picture:
             self._end()
         elif len(self._data) > _LONGEST_FRAME:
+            raise Doubt("endless-frame")
+
+    def fragments(self, contents: list[memoryview]) -> None:
+        for one in contents:
+            self._data += one
+        if len(self._data) > _LONGEST_FRAME:
             raise Doubt("endless-frame")
 
     def _take(self, data: memoryview) -> None:
@@ -96,7 +104,8 @@ class VideoFrames:
         frame = Frame(bytes(self._data), self._timestamp, self._key, self._lost)
         self._data = bytearray()  # cleared, what a keyframe took from mmap would stay there: a call a page
         self._ended, self._lost = self._timestamp, 0
-        self._picture = self._key = self._open = False
+        self._picture = self._key = False
+        self.middle = b""
         self._emit(frame)
 
 
@@ -110,14 +119,14 @@ class H264Frames(VideoFrames):
                 self._lost += 1
                 return
             header = data[1]
-            if header & 0x80 or not self._open:
+            if header & 0x80 or not self.middle:
                 if not header & 0x80:
                     self._lost = self._lost or 1
                 unit = header & 0x1F
                 self._begin_unit(0 < unit < 6, unit == 5)
                 self._data.append(data[0] & 0xE0 | unit)
             self._data += data[2:]
-            self._open = not header & 0x40
+            self.middle = b"" if header & 0x40 else bytes((data[0], header & 0x1F))
         elif 0 < kind < 24:
             self._unit(data)
         elif kind == 24:  # STAP-A
@@ -129,7 +138,7 @@ class H264Frames(VideoFrames):
         kind = data[0] & 0x1F
         self._begin_unit(0 < kind < 6, kind == 5)
         self._data += data
-        self._open = False
+        self.middle = b""
 
 
 class H265Frames(VideoFrames):
@@ -142,14 +151,14 @@ class H265Frames(VideoFrames):
         kind = data[0] >> 1 & 0x3F
         if kind == 49:  # FU
             header = data[2]
-            if header & 0x80 or not self._open:
+            if header & 0x80 or not self.middle:
                 if not header & 0x80:
                     self._lost = self._lost or 1
                 unit = header & 0x3F
                 self._begin_unit(unit < 32, 16 <= unit < 24)
                 self._data += bytes([data[0] & 0x81 | unit << 1, data[1]])
             self._data += data[3:]
-            self._open = not header & 0x40
+            self.middle = b"" if header & 0x40 else bytes((data[0], data[1], header & 0x3F))
         elif kind < 48:
             self._unit(data)
         elif kind == 48:  # AP
@@ -164,4 +173,4 @@ class H265Frames(VideoFrames):
         kind = data[0] >> 1 & 0x3F
         self._begin_unit(kind < 32, 16 <= kind < 24)
         self._data += data
-        self._open = False
+        self.middle = b""

@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 from videostore.recorder.native import rtsp
 
-Receive: TypeAlias = Callable[[memoryview], None]
+Receive: TypeAlias = Callable[[memoryview, int, int], int]
+"""Takes the packet between two places, and what follows if it likes; returns where reading goes on."""
 
 _DOLLAR = 0x24
 _BEGINNINGS = frozenset(b"$\r\nABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -43,9 +44,9 @@ class Interleaved:
                     receive = channels.get(data[at + 1])
                     if receive is None:
                         self.unknown += 1
+                        at = following
                     else:
-                        receive(data[at + 4 : following])
-                    at = following
+                        at = receive(data, at + 4, following)
                     continue
             elif (length := self._take_message(data[at:])) is not None:
                 if not length:

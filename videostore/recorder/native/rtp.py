@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from struct import pack
 
+_DOLLAR = 0x24
 _FAR = 3000
 """A sequence number this far from the one expected is a stream that began anew (RFC 3550, A.1)."""
 
 
-class Depacketizer(Protocol):
-    """Puts frames together. ``timestamp`` counts ticks of the stream, ``marker`` ends a frame."""
+class Depacketizer:
+    """Puts frames together."""
 
-    def payload(self, data: memoryview, timestamp: int, marker: bool, lost: int) -> None: ...
+    middle = b""
+    """What payloads begin with that go on with a unit in fragments without an end; empty if there is none."""
+
+    def payload(self, data: memoryview, timestamp: int, marker: bool, lost: int) -> None:
+        """``timestamp`` counts ticks of the stream, ``marker`` ends a frame, ``lost`` packets came before."""
+        raise NotImplementedError
+
+    def fragments(self, contents: list[memoryview]) -> None:
+        """Take what is behind ``middle`` in payloads that go on: same time stamp, no marker, none lost."""
+        raise NotImplementedError
 
 
 class Receiver:
@@ -33,6 +43,34 @@ class Receiver:
     @property
     def highest(self) -> int:
         return max(0, self._expected - 1) & 0xFFFFFFFF
+
+    def packets(self, data: memoryview, start: int, end: int) -> int:
+        """Take the packet between the two, each after four bytes that say so (RFC 2326, 10.12), and those
+        behind it that go on with the same unit and are as long: most of a stream, told by their headers
+        alone. Return where reading goes on.
+        """
+        self.packet(data[start:end])
+        middle = self._depacketizer.middle
+        size, content = end - start + 4, 16 + len(middle)
+        if not middle or size <= content:
+            return end
+        fields = 0x80, self._payload_type, 0, self._stamp, self.ssrc
+        header = bytearray(bytes(data[start - 4 : start]) + pack(">BBHII", *fields) + middle)
+        contents, at, number = [], end, self._expected
+        while at <= len(data) - size:
+            header[6], header[7] = number >> 8 & 0xFF, number & 0xFF
+            if data[at : at + content] != header:
+                break
+            contents.append(data[at + content : at + size])
+            at, number = at + size, number + 1
+        if contents and at < len(data) and data[at] != _DOLLAR:  # its length may be wrong
+            contents.pop()
+            at -= size
+        if contents:
+            self._expected += len(contents)
+            self.received += len(contents)
+            self._depacketizer.fragments(contents)
+        return at
 
     def packet(self, data: memoryview) -> None:
         """Take a packet, header and all."""

@@ -78,7 +78,7 @@ def _aac(media: Media) -> Heard | None:
     return Heard(media, info, lambda emit: AacUnits(emit, lengths, ticks)) if can_be_kept(info) else None
 
 
-class G711Units:
+class G711Units(Depacketizer):
     """A byte is a sample; a packet holds as many as it likes."""
 
     def __init__(self, emit: Emit) -> None:
@@ -89,7 +89,7 @@ class G711Units:
             self._emit(Frame(bytes(data), timestamp, True, lost))
 
 
-class AacUnits:
+class AacUnits(Depacketizer):
     """Access units behind a section of headers (RFC 3640, 3.2.1): several in a packet, or one in several.
 
     ``lengths`` are those of a header's fields in bits: size, index of the first, of the others against the

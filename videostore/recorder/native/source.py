@@ -166,8 +166,8 @@ class NativeStream:
             self._connection.session, seconds = rtsp.session(answer)
             self._keepalive = max(1.0, min(30.0, seconds / 2))
         self._feeds.append(feed)
-        self._connection.listen(channels[0], feed.receiver.packet)
-        self._connection.listen(channels[1], lambda data: self._heard_report(feed, data))
+        self._connection.listen(channels[0], feed.receiver.packets)
+        self._connection.listen(channels[1], lambda *packet: self._heard_report(feed, *packet))
         feed.report_channel = channels[1]
 
     def _describe(self, codec: str, media: sdp.Media) -> StreamInfo:
@@ -259,12 +259,13 @@ class NativeStream:
         at = unit.timestamp
         self._batch.append(Packet(unit.data, at, True, self._since, feed.claimed(at), unit.lost, sound=True))
 
-    def _heard_report(self, feed: Feed, data: memoryview) -> None:
-        for one in rtcp.parse(bytes(data)):
+    def _heard_report(self, feed: Feed, data: memoryview, start: int, end: int) -> int:
+        for one in rtcp.parse(bytes(data[start:end])):
             if isinstance(one, rtcp.SenderReport):
                 feed.told(one)
             elif feed is self._feeds[0]:
                 self._connection.broken = "it says goodbye"
+        return end
 
     def _hand_over(self, monotonic: float) -> None:
         self._handed, self._due = monotonic, False

@@ -48,7 +48,9 @@ class Shape:
 
     def __init__(self, live: int, expired: int) -> None:
         self.expired = max(1, round(expired / (CAMERAS * AN_HOUR)))
-        self.each = max(1, round(expired / (self.expired * CAMERAS)))
+        wanted = expired / (self.expired * CAMERAS)
+        whole = (each for each in range(1, AN_HOUR + 1) if not HOUR // MICROSECOND % each)
+        self.each = min(whole, key=lambda each: abs(each - wanted))  # no row lies across an hour
         self.hours = self.expired + max(1, round(live / (CAMERAS * self.each)))
 
     @property
@@ -178,7 +180,7 @@ def measure(root: Path, now: datetime) -> dict[str, float]:
         ledger=FileLedger(root / "ledger", key=SigningKey.load(root / "ledger.key"), clock=clock),
         bookmark=root / "retention.json",
     )  # fmt: skip
-    began, deleted, certificates = time.perf_counter(), 0, 0
+    began, used, deleted, certificates = time.perf_counter(), time.process_time(), 0, 0
     while True:
         report = sweep.run()
         if report.errors:
@@ -187,11 +189,12 @@ def measure(root: Path, now: datetime) -> dict[str, float]:
         certificates += len(report.certificates)
         if not catalogue.unfinished():
             break
-    seconds = time.perf_counter() - began
+    seconds, used = time.perf_counter() - began, time.process_time() - used
     began = time.perf_counter()
     sweep.run()
     return {
         "seconds": round(seconds, 2),
+        "cpu_s": round(used, 2),
         "idle_pass_seconds": round(time.perf_counter() - began, 3),
         "peak_rss_mb": _peak_mb(),
         "segments_deleted": deleted,

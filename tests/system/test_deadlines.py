@@ -299,6 +299,7 @@ def test_check_compares_with_a_locked_bucket_or_says_that_it_cannot_read_it(s3_s
             (unread,) = [row for row in rows if row["holds"] is None]
             assert unread["question"] == "Does the ledger agree with vault?"
             assert "refused: AccessDenied" in unread["answer"]
+            assert "ledger.anchors.vault.auditor" in unread["evidence"][0]
             assert all(row["holds"] for row in rows if row is not unread)
     records = site / "ledger" / "records.jsonl"
     records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[:-1]))

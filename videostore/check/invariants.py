@@ -15,7 +15,7 @@ from pathlib import Path
 
 from videostore.check.listing import ENTRY_EXIT_S, VIDEO_S, Keeps, Listing, look
 from videostore.domain.camera import CameraId
-from videostore.domain.errors import VideostoreError
+from videostore.domain.errors import StoreRefused, VideostoreError
 from videostore.domain.keys import KeysOnRecord
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import CEILING, Kind, RetentionPolicy
@@ -341,8 +341,17 @@ def ledger_finding(
 
 def not_compared(unread: Mapping[str, VideostoreError]) -> list[Finding]:
     """Say of each place that keeps checkpoints and could not be read that the ledger may disagree with it."""
+
+    def mended(name: str, error: VideostoreError) -> str:
+        may_only_add = isinstance(error, StoreRefused)
+        return (
+            f"Name who may list and read it: ledger.anchors.{name}.auditor." if may_only_add else error.hint
+        )
+
     return [
-        Finding(8, f"Does the ledger agree with {name}?", None, f"not compared: {error}", [error.hint])
+        Finding(
+            8, f"Does the ledger agree with {name}?", None, f"not compared: {error}", [mended(name, error)]
+        )
         for name, error in unread.items()
     ]
 

@@ -140,7 +140,7 @@ def check(
     if unproven:
         raise PromiseUnproven(
             f"the ledger was not compared with what {len(unproven)} of its anchors kept",
-            hint="Name ledger.anchors.NAME.auditor, or fetch what was kept: `ledger verify --against`.",
+            hint="Each `?` says how it is mended; `ledger verify --against` compares what was fetched there.",
         )
 
 

@@ -8,11 +8,14 @@ import signal
 import subprocess
 from contextlib import suppress
 from dataclasses import replace
+from io import StringIO
 from threading import Event as Signal
 
 import httpx
 import pytest
 import time_machine
+from rich import filesize
+from rich.console import Console
 
 from tests.premises import DAY, SECOND, START
 from tests.rooms.test_gate import House, export_key
@@ -20,6 +23,7 @@ from tests.rooms.test_playback import listening
 from tests.servers import until
 from tests.system.commands import PROGRAM
 from videostore.check.export import Trust, verify
+from videostore.cli import download
 from videostore.cli.client import ENVIRONMENT, Session
 from videostore.cli.main import app
 from videostore.cli.unfinished import MARK, Mark, look_after, under_way
@@ -77,6 +81,14 @@ def say(*words):
 
 def links(desk):
     return list((desk / "login" / "session.exports").glob("*"))
+
+
+def test_the_bar_ends_at_what_was_written(desk, monkeypatch):
+    screen = Console(file=StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(download, "errors", screen)
+    say("export", *SPAN, "-o", desk / "out")
+    written, _ = filesize.decimal((desk / "out" / "lobby.mp4").stat().st_size).split()
+    assert f"{written}/{written} kB" in screen.file.getvalue()
 
 
 def left(directory):

@@ -276,12 +276,13 @@ def _export(
     for film, facts in zip(files, manifest["films"], strict=True):
         place.check(film, facts["sha256"])
     place.write(f"{name}.json", lambda offset: iter([text[offset:]]))
-    bar.update(task, completed=1, total=1)
+    size = sum(film["size_bytes"] for film in manifest["films"])
+    bar.update(task, completed=size, total=size)  # with parts that had come before, or were not known of
     return {
         "camera": serving["camera"],
         "files": [*files, f"{name}.json"],
         "frames": sum(film["frames"] for film in manifest["films"]),
-        "size_bytes": sum(film["size_bytes"] for film in manifest["films"]),
+        "size_bytes": size,
         "sha256": [film["sha256"] for film in manifest["films"]],
         "missing": len(manifest["missing"]),
         "delete_by": manifest["delete_by"],

@@ -39,7 +39,7 @@ from videostore.gate.logins import Logins
 from videostore.gate.papers import sign_approval
 from videostore.gate.service import Gate
 from videostore.gate.staff import FileStaffDirectory
-from videostore.recorder.muxer import Muxer
+from videostore.recorder import packing
 from videostore.signing import ExportKey, SigningKey
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import GOP
@@ -70,9 +70,10 @@ class House(Premises):
             self.secrets[name] = self.staff.add(name, department="DSS", password=PASSWORD, public_key=public)
         for name in ("alice", "bruno"):
             self.admit(name)
-        muxer = Muxer(INFO)
+        packer = packing.choose(INFO, groups(1)[0].packets[0])
         for number, group in enumerate(groups(3)):
-            self.record(number, movie=muxer.mux(group), length=SECOND)
+            packer.pack(group)
+            self.record(number, movie=packer.alone(), length=SECOND)
         self.clock.passes(10 * SECOND)
         self.recorder = SigningKey.create(root / "recorder.key")
         self.gate = self.new_gate()

@@ -29,9 +29,9 @@ from videostore.domain.segment import Gap, GapReason, KeyId, Span
 from videostore.gate.api import create_api
 from videostore.gate.server import serve
 from videostore.gate.tickets import AGAIN, LIFETIME, Tickets
+from videostore.recorder import packing
 from videostore.recorder.aac import UNIT_SAMPLES
 from videostore.recorder.cutter import Cutter, Unit
-from videostore.recorder.muxer import Muxer
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.stream import GOP, HEIGHT, WIDTH, read_frame_number, stream
 from videostore.synthetic.tone import tone
@@ -42,10 +42,15 @@ HOLE = timedelta(minutes=5)
 def movies(seconds, width=WIDTH, height=HEIGHT, *, heard=None):
     """Return a movie of one second each, as the recorder makes them, with a sound if one is ``heard``."""
     cutter, picture = Cutter(TIME_BASE), stream(width=width, height=height)
-    muxer = Muxer(replace(INFO, width_px=width, height_px=height, sound=heard and sound_info(heard)))
+    info = replace(INFO, width_px=width, height_px=height, sound=heard and sound_info(heard))
     found = [cutter.add(packet(number, picture=picture)) for number in range(seconds * GOP + 1)]
     units = [Unit(data, at * UNIT_SAMPLES) for at, data in enumerate(tone(heard).units[:15])] if heard else []
-    return [muxer.mux(replace(group, sound=units)) for group in found if group]
+    made = []
+    for group in filter(None, found):
+        packer = packing.choose(info, group.packets[0])
+        packer.pack(replace(group, sound=units))
+        made.append(packer.alone())
+    return made
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import struct
+import subprocess
 from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
@@ -13,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.rooms.test_native import told
+from tests.rooms.test_native import boxes, told
 from tests.rooms.test_recorder import INFO, SECOND, START, TICKS, Desk
 from tests.rooms.test_recorder import Film as Camera
 from videostore.domain import cmaf
@@ -22,6 +25,8 @@ from videostore.domain.segment import Span
 from videostore.ports import Packet, SoundInfo
 from videostore.recorder import session as session_module
 from videostore.recorder.aac import UNIT_SAMPLES, can_be_kept
+from videostore.recorder.muxer import Muxer
+from videostore.recorder.native.mp4 import Packer
 from videostore.recorder.sound import BELIEVED, CLOSE, JITTER, LATEST, Duet, Track
 from videostore.synthetic.film import frame_numbers, out_of_step
 from videostore.synthetic.stream import FRAME_RATE, GOP, stream
@@ -147,8 +152,49 @@ def test_aac_is_kept_byte_for_byte_and_none_is_heard_twice(desk):
     assert units(joined(movies))[: len(sent)] == sent
 
 
-def test_a_parser_that_shares_no_code_with_libav_finds_both_tracks(desk):
+@pytest.mark.parametrize(
+    ("codec", "b_frames", "heard"),
+    [("h264", 0, "aac"), ("h264", 2, "aac"), ("h264", 2, "pcm_alaw"), ("hevc", 3, "aac")],
+)
+def test_both_tracks_are_heard_and_seen_when_libav_would_have_it(codec, b_frames, heard):
+    """Its muxer's fragments moved one after the other by our own reader; ours as they are."""
+    duet = Duet(replace(INFO, codec=codec, sound=sound_info(heard)))
+    came = together(pictures(3, stream(3, codec=codec, b_frames=b_frames)), sounds(3, heard))
+    groups = [group for one in came for group in duet.add(one)] + list(duet.flush())
+    packer, muxer = Packer(duet.info, groups[0].packets[0]), Muxer(duet.info)
+    fragments = [packer.pack(group) for group in groups]
+    assert {min(one.offset for one in fragment.runs[0].samples) for fragment in fragments} == {0}
+    movie = packer.movie(fragments)
+    ours = decoded(movie)
+    assert ours == decoded(joined([muxer.mux(group) for group in groups]))
+    assert {track for track, *_ in ours} == {"video", "audio"}
+    keyframes = [one[2] for one in ours if one[0] == "video" and len(one) == 5][::GOP]
+    found = [(name, body) for name, _, body in boxes(movie)]
+    assert [struct.unpack_from(">Q", body, 12)[0] for name, body in found if name == b"sidx"] == keyframes
+    assert [struct.unpack_from(">Q", body, 16)[0] for name, body in found if name == b"prft"] == keyframes
+
+
+def decoded(movie):
+    """Return each packet: when it is decoded and shown, for how long, its bytes; and all that is decoded."""
+    found = []
+    with av.open(io.BytesIO(movie)) as container:
+        for packet in container.demux():
+            track = packet.stream.type
+            if packet.size:
+                found.append((track, packet.dts, packet.pts, packet.duration, bytes(packet)))
+            found += [(track, frame.pts, frame.to_ndarray().tobytes()) for frame in packet.decode()]
+    return sorted(found, key=lambda one: (one[0], len(one)))  # how they lie beside each other is free
+
+
+def test_ffprobe_and_a_parser_that_shares_no_code_with_it_find_both_tracks(desk, tmp_path, ffprobe_program):
     movie = joined(recorded(desk, together(pictures(6), sounds(6, "aac")), "aac"))
+    (tmp_path / "film.mp4").write_bytes(movie)
+    command = [ffprobe_program, "-v", "warning", "-show_streams", "-of", "json", str(tmp_path / "film.mp4")]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stderr == b""
+    seen = {one["codec_type"]: one for one in json.loads(done.stdout)["streams"]}
+    assert {one["start_pts"] for one in seen.values()} == {0}
+    assert (seen["audio"]["profile"], seen["audio"]["sample_rate"]) == ("LC", "16000")
     picture, heard = told(movie)
     assert (picture.format, int(picture.frame_count), picture.duration) == (
         "AVC",

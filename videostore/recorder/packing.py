@@ -29,7 +29,7 @@ class Packing(Protocol):
 
 def choose(info: StreamInfo, keyframe: Packet) -> Packing:
     """Return what packs the groups from ``keyframe`` on, until the format of the picture changes."""
-    if info.codec in mp4.CODECS and info.sound is None:
+    if info.codec in mp4.CODECS:
         try:
             return _Own(mp4.Packer(info, keyframe))
         except Unreadable:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -511,6 +511,25 @@ def test_whoever_asks_the_casebook_finds_what_was_recorded_before_he_asked(house
 
     with ThreadPoolExecutor(8) as many:
         list(many.map(one, range(8)))
+
+
+def test_a_list_is_told_while_somebody_else_asks_for_footage(house, alice):
+    class Meanwhile(datetime):
+        """A time at which one more grant is made when the end of another is looked at."""
+
+        asked = False
+
+        def __lt__(self, other):
+            if other == ends and not Meanwhile.asked:
+                Meanwhile.asked = True
+                alice.grant()
+            return super().__lt__(other)
+
+    grants = [alice.grant() for _ in range(3)]
+    at, ends = house.clock.at, house.clock.at + HOUR
+    house.clock.at = Meanwhile.combine(at.date(), at.timetz())
+    assert [one.id for one in house.gate.grants("alice")] == grants
+    assert Meanwhile.asked
 
 
 def test_a_film_that_is_broken_off_is_recorded_as_far_as_it_went(house, alice):

@@ -181,7 +181,7 @@ class Exports:
         if serving.mode is not Mode.EXPORT:
             decision = Decision(Reason.MODE_NOT_GRANTED)
             self._rules.check(serving.staff_id, Mode.EXPORT.value, decision, serving_id=serving.id)
-        for ended in [one for one in self._exports if not self._footage.knows(one)]:
+        for ended in [one for one in list(self._exports) if not self._footage.knows(one)]:
             self._exports.pop(ended, None)
         return self._exports.setdefault(serving.id, _Export(self._rules.now()))
 

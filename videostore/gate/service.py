@@ -196,7 +196,7 @@ class Gate:
         book = self._rules.book()
         return [
             request
-            for request in book.requests.values()
+            for request in list(book.requests.values())
             if request.id not in book.decided
             and (incident := book.incidents.get(request.incident_id)) is not None
             and incident.closed_at is None
@@ -246,7 +246,7 @@ class Gate:
         book, now = self._rules.book(), self._rules.now()
         return [
             grant
-            for grant in book.grants.values()
+            for grant in list(book.grants.values())
             if not grant.revoked
             and now < grant.expires_at
             and book.incidents[grant.request.incident_id].closed_at is None

@@ -90,9 +90,9 @@ class Held(PasswordHasher):
         return super().verify(*given)
 
 
-@pytest.mark.parametrize("way", ["password", "provider"])
-def test_who_logs_in_is_waited_for_by_nobody_who_plays(house, way):
-    """Behind however many guesses, or a provider that does not answer."""
+@pytest.mark.parametrize("way", ["password", "provider", "sheet"])
+def test_who_plays_waits_for_nobody_else(house, way):
+    """For however many guesses, a provider that does not answer, or officers who look at pictures."""
     hasher = Held()
     house.staff = FileStaffDirectory(
         house.root / "staff", approvers=lambda: house.approvers, key=lambda: house.master, hasher=hasher
@@ -101,10 +101,15 @@ def test_who_logs_in_is_waited_for_by_nobody_who_plays(house, way):
         issuer = f"http://127.0.0.1:{silent.getsockname()[1]}"
         settings = Settings(issuer, "gate", "", "openid", timedelta(0), f"{issuer}/back")
         house.gate = house.new_gate(provider=Provider(settings, now=house.clock.now))
-        alice = Officer(house)
+        alice = Officer(house).open_incident()
+        sheet = f"/v1/servings/{alice.view()['serving_id']}/sheet"
+        get = house.store.get
+        house.store.get = lambda key: hasher.go.wait() and get(key)
         hasher.go.clear()
 
         def guess(http, number):
+            if way == "sheet":
+                return http.post(sheet, json={"columns": 1, "rows": 1}, headers=alice.http.headers)
             body = {"staff_id": f"guess{number}", "password": "a guess"}
             return http.get("/v1/oidc/login") if way == "provider" else http.post("/v1/login", json=body)
 

@@ -26,9 +26,13 @@ from videostore.gate.inputs import (
     find_all,
     read_span,
 )
+from videostore.gate.lanes import Lane
 from videostore.gate.playlist import media_playlist, variant_playlist
 from videostore.gate.search import Found
 from videostore.gate.service import Gate
+
+_PICTURES_AT_ONCE = 2
+"""A contact sheet opens and decodes a hundred segments."""
 
 
 class SearchBody(Body):
@@ -168,18 +172,19 @@ def playlist_routes(gate: Gate) -> APIRouter:
 def picture_routes(gate: Gate) -> APIRouter:
     """Return the routes of single pictures."""
     router = APIRouter(prefix="/v1")
+    decoding = Lane("pictures", threads=_PICTURES_AT_ONCE)
 
     @router.post("/servings/{serving_id}/snapshot")
-    def snapshot(serving: OwnServing, body: SnapshotBody) -> Response:
+    async def snapshot(serving: OwnServing, body: SnapshotBody) -> Response:
         """Return the picture of a moment as JPEG; ``X-Captured-At`` says when it was captured."""
-        picture, at = gate.pictures.snapshot(serving, body.at.astimezone(UTC))
+        picture, at = await decoding.run(gate.pictures.snapshot, serving, body.at.astimezone(UTC))
         headers = {**_PRIVATE, "X-Captured-At": at.isoformat()}
         return Response(picture, media_type="image/jpeg", headers=headers)
 
     @router.post("/servings/{serving_id}/sheet")
-    def sheet(serving: OwnServing, body: SheetBody) -> Response:
+    async def sheet(serving: OwnServing, body: SheetBody) -> Response:
         """Return a contact sheet as JPEG."""
-        picture = gate.pictures.sheet(serving, columns=body.columns, rows=body.rows)
+        picture = await decoding.run(gate.pictures.sheet, serving, columns=body.columns, rows=body.rows)
         return Response(picture, media_type="image/jpeg", headers=_PRIVATE)
 
     return router

@@ -65,10 +65,12 @@ def chromium(driver: str, profile: Path, *, trusts: str = "") -> Iterator[Browse
             capabilities = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}
             url = f"http://127.0.0.1:{port}/session"
             answer = httpx.post(url, json={"capabilities": capabilities}, timeout=60).json()["value"]
-            with httpx.Client(base_url=f"{url}/{answer['sessionId']}/", timeout=60) as http:
+            session = f"{url}/{answer['sessionId']}"
+            with httpx.Client(base_url=session, timeout=60) as http:
                 try:
                     yield Browser(http)
                 finally:
-                    http.delete("")  # chromedriver leaves its browser behind
+                    ended = httpx.delete(session, timeout=60)  # chromedriver leaves its browser behind
+                    assert ended.json()["value"] is None, ended.text
         finally:
             process.terminate()

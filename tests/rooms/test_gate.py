@@ -640,6 +640,7 @@ def test_rows_that_somebody_altered_show_nothing(house, alice, altered):
     grant = alice.grant(**span if "start" in altered else {})
     answer = alice.post(f"/v1/grants/{grant}/viewings", camera="lobby")
     assert (answer.status_code, answer.json()["error"]) == (502, "IntegrityError")
+    assert str(gate.camera_id) not in answer.text
     house.catalogue.close()
 
 

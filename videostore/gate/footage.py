@@ -241,7 +241,7 @@ class Footage:
             span = segment.span.intersection(serving.grant.request.span)
             if segment.camera_id != serving.camera_id or span is None:
                 raise IntegrityError(
-                    f"the catalogue calls {segment.object_key} footage of {serving.camera_id} in this span",
+                    f"the catalogue has rows of {serving.camera_id} in this span that are other footage",
                     hint="Its rows were altered. Keep it; `videostore catalogue rebuild` fills a new one.",
                 )
             part = Part(segment, span)

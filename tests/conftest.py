@@ -18,6 +18,11 @@ settings.register_profile("deep", UNTIMED, max_examples=5000)  # --hypothesis-pr
 settings.load_profile("videostore")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of tests that share an id pytest-xdist runs the first, and says nothing."""
+    assert len({item.nodeid for item in items}) == len(items), "two tests have one id"
+
+
 def program(name: str) -> str:
     """Return the path of an installed program."""
     path = shutil.which(name)

@@ -25,7 +25,7 @@ class Figure:
 INGEST = "python bench/ingest.py --cameras 16 --seconds 60"
 COSTS = "python bench/costs.py"
 FIGURES = {
-    "record": Figure(0.35, "CPU s a camera-minute of 4 Mbit/s", INGEST),
+    "record": Figure(0.28, "CPU s a camera-minute of 4 Mbit/s", INGEST),
     "row": Figure(635, "bytes a row in SQLite, indexes included", COSTS),
     "certificate": Figure(1006, "bytes a certificate in the ledger", COSTS),
     "chain": Figure(779, "bytes an hour of a camera's chain in the ledger", COSTS),

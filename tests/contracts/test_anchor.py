@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from datetime import timedelta
 from threading import Event, Thread
@@ -12,7 +13,7 @@ from tests.fakes.clock import SettableClock
 from tests.servers import until
 from videostore import telemetry
 from videostore.domain import ledger as domain
-from videostore.domain.errors import ConfigInvalid, DiskNotWritable, StoreRefused
+from videostore.domain.errors import ConfigInvalid, DiskNotWritable, PromiseBroken, StoreRefused
 from videostore.ledger.anchors import Anchoring, DirectoryAnchor
 from videostore.ledger.files import FileLedger
 from videostore.ledger.lines import read_outside
@@ -72,6 +73,40 @@ def test_what_is_kept_is_there_whole(place):
     place.anchor.keep("2.json", b"another\n")
     assert place.kept() == {"1.json": b"a checkpoint\n", "2.json": b"another\n"}
     assert sorted(place.anchor.kept()) == [b"a checkpoint\n", b"another\n"]
+
+
+def test_of_the_longest_ledger_all_is_found_that_was_kept(place):
+    for name in ("20261125T1200Z-9.json", "20261125T1300Z-10.json", "20261125T1100Z-10.json", "notes.json"):
+        place.anchor.keep(name, name.encode())
+    found = sorted(place.anchor.kept(longest=True))
+    assert found == [b"20261125T1100Z-10.json", b"20261125T1300Z-10.json"]
+
+
+def test_no_checkpoint_is_signed_over_a_ledger_that_was_put_back(place, tmp_path):
+    """A machine's snapshot brings everything of then back but what a place elsewhere kept."""
+    ledger = ledger_in(tmp_path)
+    anchoring = Anchoring(ledger, {"there": place.anchor}, interval=timedelta(hours=1))
+    anchoring.once()
+    shutil.copytree(tmp_path / "ledger", tmp_path / "snapshot")
+    ledger.append(domain.Event.STAFF_REVOKED, actor="operator", body={"staff_id": "alice"})
+    anchoring.once()
+    assert len(place.kept()) == 2
+    shutil.rmtree(tmp_path / "ledger")
+    shutil.copytree(tmp_path / "snapshot", tmp_path / "ledger")
+    for number in range(3):  # shorter, of the same length and another, longer and another
+        old = FileLedger(tmp_path / "ledger", key=SigningKey.load(tmp_path / "ledger.key"), clock=Ticking())
+        with pytest.raises(PromiseBroken, match="4 records"):
+            Anchoring(old, {"there": place.anchor}, interval=timedelta(hours=1)).once()
+        old.append(domain.Event.VIEWING, actor="officer-1", body={"n": number})
+    assert len(place.kept()) == 2
+
+
+def test_what_somebody_else_signed_stops_no_ledger(place, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    theirs = ledger_in(tmp_path / "theirs")
+    theirs.append(domain.Event.VIEWING, actor="nobody", body={})
+    Anchoring(theirs, {"there": place.anchor}, interval=timedelta(hours=1)).once()
+    Anchoring(ledger_in(tmp_path), {"there": place.anchor}, interval=timedelta(hours=1)).once()
 
 
 def test_a_checkpoint_from_a_place_convicts_a_ledger_whose_tail_is_gone(place, tmp_path):

@@ -135,6 +135,8 @@ def test_who_removes_the_mark_of_a_restored_site_skips_nothing_that_an_auditor_a
     (site / "restored.json").unlink()
     broken = {row["invariant"] for row in unanswered(site)}
     assert broken == {5, 8}, "keys that ended without a record, and a checkpoint that pins more"
+    gate = videostore("run", "gate", site=site)
+    assert (gate.returncode, "restore the site" in gate.stderr) == (70, True)
     with composition.Parts(Site.load(site)) as parts:
         parts.ledger.append(Event.CAMERA_ADDED, actor="operator", body={})
         parts.ledger.append(Event.CAMERA_ADDED, actor="operator", body={})

@@ -35,6 +35,7 @@ log = telemetry.logger("app")
 
 def run_gate(parts: Parts, stop: Stop) -> None:
     must_stand(parts)
+    parts.must_have_the_newest_ledger()
     site, settings = parts.site, parts.site.settings.gate
     try_out(parts.master_key)
     parts.staff.seal_secrets()

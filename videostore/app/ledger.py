@@ -11,7 +11,7 @@ from videostore.config.site import Site
 from videostore.domain.errors import ConfigInvalid, LedgerUnavailable
 from videostore.domain.ledger import Event, Record
 from videostore.ledger import verify as ledger_verify
-from videostore.ledger.anchors import Outside
+from videostore.ledger.anchors import Outside, not_lost
 from videostore.ledger.files import FileLedger
 from videostore.ledger.lines import RECORDS, find_lines, read_outside
 from videostore.ports import Clock, Draft
@@ -58,11 +58,8 @@ def verify_against(
     given = list(outside.checkpoints)
     for place in places:
         given += read_outside(place) if place.is_file() or any(place.glob("*.json")) else ()
-    restored = [
-        (line.record.at, int(str(line.record.body["records"])))
-        for line in find_lines(directory / RECORDS, [Event.SITE_RECONCILED])
-    ]
-    kept = [one for one in given if not any(one.at < at and one.size > left for at, left in restored)]
+    reconciled = (line.record for line in find_lines(directory / RECORDS, [Event.SITE_RECONCILED]))
+    kept = not_lost(given, reconciled)
     public = public_key or ledger_public(directory)
     report = ledger_verify.verify(directory, public_key=public, outside=kept)
     said = f"{report.records} records, chained and signed; {len(kept)} checkpoints kept elsewhere compared"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -26,13 +26,13 @@ from videostore.config.settings import (
 )
 from videostore.config.site import Site
 from videostore.domain import chain, keys
-from videostore.domain.errors import ConfigInvalid
+from videostore.domain.errors import ConfigInvalid, VideostoreError
 from videostore.domain.ledger import Event
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import KeyId
 from videostore.gate.staff import FileStaffDirectory
 from videostore.keyring.files import FileKeyring, PublishedKeys
-from videostore.ledger.anchors import Anchoring, DirectoryAnchor, Outside, read_anchors
+from videostore.ledger.anchors import Anchoring, DirectoryAnchor, Outside, must_be_newest, read_anchors
 from videostore.ledger.files import FileLedger
 from videostore.ports import Anchor, Holding, MasterKey, SegmentStore
 from videostore.presence.register import PresenceHolding, PresenceReader, PresenceRegister
@@ -171,6 +171,14 @@ class Parts:
         """Return what the places of ``ledger.anchors`` kept, as far as an auditor may read it."""
         places = self.site.settings.ledger.anchors.items()
         return read_anchors({name: partial(self._anchor, place, reading=True) for name, place in places})
+
+    def must_have_the_newest_ledger(self) -> None:
+        """Raise PromiseBroken rather than go by an older ledger, as far as its anchors may be read."""
+        readable = {}
+        for name, place in self.site.settings.ledger.anchors.items():
+            with suppress(VideostoreError):  # who may read it is not known here
+                readable[name] = self._anchor(place, reading=True)
+        must_be_newest(self.ledger, readable)
 
     def _anchor(
         self, settings: DirectoryAnchorSettings | BucketAnchorSettings, *, reading: bool = False

@@ -130,6 +130,12 @@ class Record:
         return Sha256Hex(self.leaf.hex())
 
 
+def records_named(file_name: str) -> int:
+    """Return how many records a checkpoint pins by its file's name, -1 if it is none of ours."""
+    number = file_name.removesuffix(".json").rpartition("-")[2]
+    return int(number) if number.isascii() and number.isdecimal() else -1
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The head at a moment: after ``size`` records the last one hashes to ``head``, the tree over all of
@@ -144,6 +150,11 @@ class Checkpoint:
     def signed_fields(self) -> dict[str, Json]:
         at = self.at.astimezone(UTC).isoformat(timespec="microseconds")
         return {"size": self.size, "head": self.head, "root": self.root, "at": at}
+
+    @property
+    def file_name(self) -> str:
+        """What it is kept as elsewhere, a name for each."""
+        return f"{self.at:%Y%m%dT%H%M%S.%fZ}-{self.size}.json"
 
     def with_signature(self, signature: str) -> Checkpoint:
         return replace(self, signature=signature)

@@ -8,15 +8,15 @@ checkpoint: the JSON line of docs/reference/proofs.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from threading import Event
+from threading import Event as Stop
 
 from videostore import telemetry
-from videostore.domain.errors import ConfigInvalid, VideostoreError
-from videostore.domain.ledger import Checkpoint, canonical
+from videostore.domain.errors import ConfigInvalid, PromiseBroken, VideostoreError
+from videostore.domain.ledger import Checkpoint, Event, Record, canonical, records_named
 from videostore.durable import disk_errors, sync_directory
 from videostore.ledger.files import FileLedger
 from videostore.ledger.lines import checkpoints_of
@@ -43,11 +43,14 @@ class DirectoryAnchor:
                 os.fsync(file.fileno())
             sync_directory(self._directory)
 
-    def kept(self) -> Iterator[bytes]:
+    def kept(self, *, longest: bool = False) -> Iterator[bytes]:
         self._mounted()
-        for path in self._directory.glob("*.json"):
-            with disk_errors(path):
-                yield path.read_bytes()
+        found = list(self._directory.glob("*.json"))
+        most = max((records_named(path.name) for path in found), default=0)
+        for path in found:
+            if not longest or records_named(path.name) == most:
+                with disk_errors(path):
+                    yield path.read_bytes()
 
     def _mounted(self) -> None:
         if not self._directory.is_dir():
@@ -84,6 +87,32 @@ def read_anchors(places: Mapping[str, Callable[[], Anchor]]) -> Outside:
     return Outside([one for one in found if one], spoilt, unread)
 
 
+def must_be_newest(ledger: FileLedger, places: Mapping[str, Anchor]) -> None:
+    """Raise PromiseBroken if one of ``places`` kept what a ledger put back, or forked, does not have: of the
+    longest ledger there. A place that cannot be read says nothing."""
+    for name, place in places.items():
+        try:
+            kept = [one for file in place.kept(longest=True) for one in checkpoints_of(file)]
+        except VideostoreError as error:
+            log.info("checkpoint.not-read", place=name, error=str(error))
+            continue
+        for one in not_lost(filter(None, kept), ledger.find(Event.SITE_RECONCILED)):
+            if ledger.signed(one) and not ledger.holds(one):
+                raise PromiseBroken(
+                    f"{name} keeps that the ledger had {one.size} records on {one.at:%Y-%m-%d %H:%M}, which "
+                    "are not in this one: it is older, or another",
+                    hint="What was withdrawn since would stand again. Put the newer ledger back; if it is "
+                    "lost, restore the site from its newest backup (docs/guide/recovery.md).",
+                )
+
+
+def not_lost(checkpoints: Iterable[Checkpoint], reconciled: Iterable[Record]) -> list[Checkpoint]:
+    """Leave out what pins more than the backup had that a site came back from: it was lost with its host, and
+    its record ``site.reconciled`` says so."""
+    restored = [(record.at, int(str(record.body["records"]))) for record in reconciled]
+    return [one for one in checkpoints if not any(one.at < at and one.size > left for at, left in restored)]
+
+
 class Anchoring:
     """Signs a checkpoint now and then and takes it to every place; one that fails never stops the others."""
 
@@ -94,7 +123,7 @@ class Anchoring:
         for place in places:
             telemetry.CHECKPOINT_ANCHORED.labels(place=place).set(0)
 
-    def run(self, stop: Event) -> None:
+    def run(self, stop: Stop) -> None:
         """Do it each ``interval`` until ``stop`` is set; again after a minute where a place failed."""
         while not stop.is_set():
             try:
@@ -105,14 +134,17 @@ class Anchoring:
             stop.wait((min(self._interval, _AGAIN) if failures else self._interval).total_seconds())
 
     def once(self) -> tuple[Checkpoint, Mapping[str, VideostoreError]]:
-        """Sign a checkpoint and take it to every place. Returns it, and why each place that failed did."""
+        """Sign a checkpoint and take it to every place. Returns it, and why each place that failed did.
+
+        Raises PromiseBroken if one of them kept that the ledger was another, or longer.
+        """
+        must_be_newest(self._ledger, self._places)
         checkpoint = self._ledger.checkpoint()
         line = canonical(checkpoint.to_json()) + b"\n"
-        name = f"{checkpoint.at:%Y%m%dT%H%M%S.%fZ}-{checkpoint.size}.json"
         failures: dict[str, VideostoreError] = {}
         for place, anchor in self._places.items():
             try:
-                anchor.keep(name, line)
+                anchor.keep(checkpoint.file_name, line)
             except VideostoreError as error:
                 failures[place] = error
                 log.error("checkpoint.not-anchored", place=place, error=str(error), hint=error.hint)

@@ -176,15 +176,21 @@ class FileLedger:
             )
         return [step.hex() for step in consistency_proof(first, second, self._node)]
 
+    def signed(self, checkpoint: Checkpoint) -> bool:
+        """Say whether the key of this ledger signed it."""
+        fields, signature = checkpoint.signed_fields(), checkpoint.signature
+        return verify(fields, signature, public=self._key.public, context=CHECKPOINT_CONTEXT)
+
+    def holds(self, checkpoint: Checkpoint) -> bool:
+        """Say whether it is of the records that are here."""
+        with self._writing():
+            size = self._catch_up().size
+        return checkpoint.size <= size and self._node(0, checkpoint.size).hex() == checkpoint.root
+
     def _newest_checkpoint(self) -> Checkpoint | None:
         newest = None
         for checkpoint in read_checkpoints(self._directory / CHECKPOINTS):
-            if checkpoint and verify(
-                checkpoint.signed_fields(),
-                checkpoint.signature,
-                public=self._key.public,
-                context=CHECKPOINT_CONTEXT,
-            ):
+            if checkpoint and self.signed(checkpoint):
                 newest = checkpoint
         return newest
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from videostore.domain.errors import StoreRefused
+from videostore.domain.ledger import records_named
 from videostore.store.bucket import Bucket, md5_of
 
 _MODE: Literal["COMPLIANCE"] = "COMPLIANCE"
@@ -42,13 +43,16 @@ class LockedBucket:
                 hint="Make the bucket with object lock; it cannot be added everywhere.",
             )
 
-    def kept(self) -> Iterator[bytes]:
+    def kept(self, *, longest: bool = False) -> Iterator[bytes]:
         """Every version: who may put can hide what is locked behind another, or behind a marker."""
         client, name = self._where.client, self._where.name
         with self._where.translated():
-            for page in client.get_paginator("list_object_versions").paginate(Bucket=name):
-                for one in page.get("Versions", []):
-                    answer = client.get_object(Bucket=name, Key=one["Key"], VersionId=one["VersionId"])
+            pages = client.get_paginator("list_object_versions").paginate(Bucket=name)
+            found = [(one["Key"], one["VersionId"]) for page in pages for one in page.get("Versions", [])]
+            most = max((records_named(key) for key, _ in found), default=0)
+            for key, version in found:
+                if not longest or records_named(key) == most:
+                    answer = client.get_object(Bucket=name, Key=key, VersionId=version)
                     yield answer["Body"].read()
 
     def _mode(self, name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
@@ -218,6 +219,16 @@ def test_mpv_plays_to_the_end(lobby, alice, serving):
     command = ["--no-config", "--ytdl=no", "--vo=null", "--ao=null", "--untimed", "--no-terminal"]
     before = len(lobby.events(Event.SERVED))
     subprocess.run([program("mpv"), *command, ticket(lobby, alice, serving)], check=True, timeout=60)
+    assert sum(record["frames"] for record in lobby.events(Event.SERVED)[before:]) == 8 * GOP
+
+
+def test_vlc_plays_to_the_end(lobby, alice, serving):
+    command = [program("cvlc"), "--intf=dummy", "--vout=dummy", "--aout=dummy", "--rate=8", "--play-and-exit"]
+    if os.geteuid() == 0:  # as whom it does not run
+        nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        command = [program("setpriv"), *nobody, *command]
+    before = len(lobby.events(Event.SERVED))
+    subprocess.run([*command, ticket(lobby, alice, serving)], check=True, timeout=120, cwd="/")
     assert sum(record["frames"] for record in lobby.events(Event.SERVED)[before:]) == 8 * GOP
 
 

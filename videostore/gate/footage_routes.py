@@ -208,9 +208,9 @@ def ticket_routes(gate: Gate) -> APIRouter:
         return _hls(variant_playlist(serving, f"/v1/players/{secret}/index.m3u8"))
 
     @router.get("/players/{player}/index.m3u8")
-    def index(serving: PlayerServing) -> Response:
+    def index(serving: PlayerServing, request: Request) -> Response:
         """As the playlist of a serving."""
-        return _playlist(gate, serving)
+        return _playlist(gate, serving, joined=_ENDS_AT_HOLES in request.headers.get("user-agent", ""))
 
     @router.get("/players/{player}/{index}.init.mp4")
     def init(serving: PlayerServing, index: int, request: Request) -> Response:
@@ -226,12 +226,14 @@ def ticket_routes(gate: Gate) -> APIRouter:
 
 
 _PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_ENDS_AT_HOLES = "LibVLC/3."
+"""It begins a new decoder behind a discontinuity, and gives it no init."""
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
-def _playlist(gate: Gate, serving: Serving) -> Response:
+def _playlist(gate: Gate, serving: Serving, *, joined: bool = False) -> Response:
     gaps, more = gate.footage.follow(serving)
-    return _hls(media_playlist(serving, gaps, more=more))
+    return _hls(media_playlist(serving, gaps, more=more, joined=joined))
 
 
 def _hls(text: str) -> Response:

@@ -16,8 +16,10 @@ from videostore.gate.footage import GAP, Part, Serving
 CLASS_OF_GAPS = "videostore.gap"
 
 
-def media_playlist(serving: Serving, gaps: Sequence[Gap], *, more: bool) -> str:
-    """Return the playlist of a serving; ``more`` if parts may still be added to it."""
+def media_playlist(serving: Serving, gaps: Sequence[Gap], *, more: bool, joined: bool = False) -> str:
+    """Return the playlist of a serving; ``more`` if parts may still be added to it. ``joined``: no part is
+    said to stand apart, for a player that ends there; time stamps go on over a hole, and so does the film.
+    """
     parts = serving.parts
     longest = max((part.span.duration for part in parts), default=timedelta(seconds=1))
     lines = [
@@ -29,7 +31,7 @@ def media_playlist(serving: Serving, gaps: Sequence[Gap], *, more: bool) -> str:
         *(_date_range(gap, serving.grant.request.span) for gap in gaps),
     ]
     for index, part in enumerate(parts):
-        if index and _apart(parts[index - 1], part):
+        if index and not joined and _apart(parts[index - 1], part):
             lines.append("#EXT-X-DISCONTINUITY")
         lines += [
             *(["#EXT-X-GAP"] if part.gone else []),

@@ -190,6 +190,20 @@ class SyntheticServer:
         return f'Digest realm="{_REALM}", nonce="{self._nonce}"'
 
 
+class _Loss:
+    """Chance, but of twice as many packets as hold a lost one by their share one is: where few are sent, none
+    might be lost for seconds."""
+
+    def __init__(self) -> None:
+        self._since = 0
+
+    def __call__(self, share: float) -> bool:
+        self._since += 1
+        lost = random.random() < share or self._since * share >= 2  # noqa: S311 - no secret
+        self._since = 0 if lost else self._since
+        return lost
+
+
 class _Connection:
     def __init__(
         self, server: SyntheticServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -302,7 +316,7 @@ class _Connection:
     async def _play(self, camera: SyntheticCamera) -> None:
         ssrc, sequence = secrets.randbits(32), secrets.randbits(16)
         offset = secrets.randbits(31)
-        luck = random.Random(ssrc)  # noqa: S311 - no secret
+        is_lost = _Loss()
         packets = octets = 0
         report_at = 0.0
         at = self._server.next_frame()
@@ -330,7 +344,7 @@ class _Connection:
                 mark = 0x80 if last else 0
                 kind = PAYLOAD_TYPES[stream.codec]
                 head = struct.pack(">BBHII", 0x80, mark | kind, sequence, timestamp, ssrc)
-                if luck.random() >= camera.loss:
+                if not is_lost(camera.loss):
                     self._send(0, 0, head + payload)
                 sequence = (sequence + 1) % 2**16
                 packets, octets = packets + 1, octets + len(payload)
@@ -342,7 +356,7 @@ class _Connection:
         """Send what is heard, each packet when its last sample was. Time stamps count samples."""
         ssrc, sequence = secrets.randbits(32), secrets.randbits(16)
         offset = secrets.randbits(31)
-        luck = random.Random(ssrc)  # noqa: S311 - no secret
+        is_lost = _Loss()
         packets = octets = 0
         report_at = 0.0
         at = int((time.time() - self._server.heard_at(0, tone.rate_hz)) * tone.rate_hz / tone.samples)
@@ -361,7 +375,7 @@ class _Connection:
                 self._send(1, 1, sender_report(ssrc, wall, timestamp, packets, octets))
                 report_at = due + _REPORT_SECONDS
             head = struct.pack(">BBHII", 0x80, 0x80 | PAYLOAD_TYPES[tone.codec], sequence, timestamp, ssrc)
-            if luck.random() >= max(camera.loss, camera.sound_loss):
+            if not is_lost(max(camera.loss, camera.sound_loss)):
                 self._send(1, 0, head + sound_payload(tone, unit))
             sequence = (sequence + 1) % 2**16
             packets, octets = packets + 1, octets + len(unit)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -365,6 +367,17 @@ def test_the_tables_of_a_newer_version_are_refused(make):
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(SiteTooNew, match="9999"):
         SqlCatalogue.open(url, credentials=POSTGRESQL_LOGIN)
+
+
+def test_a_catalogue_that_is_up_to_date_is_opened_without_what_makes_it(tmp_path):
+    """Every process of a site opens it, and every command that asks it."""
+    address = f"sqlite:///{tmp_path}/catalogue.db"
+    SqlCatalogue.open(address).close()
+    program = (
+        "import sys; from videostore.catalogue.sql import SqlCatalogue;"
+        f"SqlCatalogue.open({address!r}).close(); sys.exit('alembic' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("make", ["sqlite", "postgresql"], indirect=True)

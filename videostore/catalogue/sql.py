@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from videostore.catalogue.database import WRITING, connect, migrate
+from videostore.catalogue.database import WRITING, bring_up_to_date, connect
 from videostore.catalogue.rows import (
     BY_CAMERA,
     HOPS,
@@ -74,7 +74,7 @@ class SqlCatalogue:
         catalogue = cls(connect(url, credentials))
         try:
             with catalogue._transaction(write=True) as connection:
-                migrate(connection)
+                bring_up_to_date(connection)
         except BaseException:
             catalogue.close()
             raise

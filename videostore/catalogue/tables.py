@@ -10,6 +10,8 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, SmallIntege
 from sqlalchemy.dialects.postgresql import VARCHAR
 
 METADATA = MetaData()
+REVISION = "0003"
+"""Of the newest migration."""
 
 OBJECT_KEY = String(220).with_variant(VARCHAR(220, collation="C"), "postgresql")
 """Keys sort by their bytes in every database; PostgreSQL sorts text by the locale unless told."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Event as Stop
 
 from videostore import telemetry
 from videostore.app.endpoints import announce, asked_of, metrics_of
-from videostore.app.host import host_time
+from videostore.app.host import host_time, settle
 from videostore.app.keys import export_key, ledger_key, own_certificate, recorder_public_key
 from videostore.app.parts import Parts, must_stand
 from videostore.config.cameras import find_camera
@@ -58,6 +59,8 @@ def run_gate(parts: Parts, stop: Stop) -> None:
         approvers=site.approvers,
         bookmarks=(casebook.bookmark(site.root / "gate", key), oversight.bookmark(site.root / "gate", key)),
     )
+    with suppress(VideostoreError):  # who asks is told
+        gate.read()
     listed = Followed(site.root / "cameras.yaml", site.cameras.all)
 
     def cameras() -> list[Camera]:
@@ -67,11 +70,13 @@ def run_gate(parts: Parts, stop: Stop) -> None:
         gate.oversight.identified(listed())
         gate.oversight.look()
 
+    api = create_api(gate, find_camera=lambda name: find_camera(cameras(), name), all_cameras=cameras)
     host, port = split_address(settings.listen)
     certificate, tls_key = _tls(site)
+    settle()
     with metrics_of(site, "gate", asked=asked_of(parts, "gate")) as metrics:
         serve(
-            create_api(gate, find_camera=lambda name: find_camera(cameras(), name), all_cameras=cameras),
+            api,
             host=host,
             port=port,
             certificate=certificate,

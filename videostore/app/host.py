@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import socket
 import time
@@ -45,6 +46,13 @@ def keep_memory_whole() -> None:
 
 
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # <malloc.h>
+
+
+def settle() -> None:
+    """Spare the garbage collector what is there when a process has started. A whole round over it holds up
+    every thread: an answer of the gate took 75 ms more, one of forty."""
+    gc.collect()
+    gc.freeze()
 
 
 def return_free_memory() -> None:

@@ -110,6 +110,10 @@ class Gate:
             unit=unit,
         )
 
+    def read(self) -> None:
+        """Read what the ledger tells before anybody waits for it. Raises LedgerError."""
+        self._rules.book()
+
     def keep(self) -> None:
         """Keep what was made of the ledger, so that the next start reads only what comes after."""
         self._casebook.keep()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Event as Stop
+from threading import Thread
 
 from videostore import telemetry
 from videostore.app.endpoints import announce, asked_of, metrics_of
@@ -59,8 +60,6 @@ def run_gate(parts: Parts, stop: Stop) -> None:
         approvers=site.approvers,
         bookmarks=(casebook.bookmark(site.root / "gate", key), oversight.bookmark(site.root / "gate", key)),
     )
-    with suppress(VideostoreError):  # who asks is told
-        gate.read()
     listed = Followed(site.root / "cameras.yaml", site.cameras.all)
 
     def cameras() -> list[Camera]:
@@ -73,7 +72,7 @@ def run_gate(parts: Parts, stop: Stop) -> None:
     api = create_api(gate, find_camera=lambda name: find_camera(cameras(), name), all_cameras=cameras)
     host, port = split_address(settings.listen)
     certificate, tls_key = _tls(site)
-    settle()
+    Thread(target=_prepare, args=[gate], name="prepare", daemon=True).start()
     with metrics_of(site, "gate", asked=asked_of(parts, "gate")) as metrics:
         serve(
             api,
@@ -86,6 +85,13 @@ def run_gate(parts: Parts, stop: Stop) -> None:
             beat=_each(certificate=_every(3600, lambda: _tls(site)), oversight=_every(5, oversee)),
         )
     gate.keep()
+
+
+def _prepare(gate: Gate) -> None:
+    """Do what takes minutes after an upgrade, while a service manager hears that the gate lives."""
+    with suppress(VideostoreError):  # who asks is told
+        gate.read()
+    settle()
 
 
 def _each(**actions: Callable[[], object]) -> Callable[[], None]:

@@ -49,7 +49,7 @@ _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # <malloc.h>
 
 
 def settle() -> None:
-    """Spare the garbage collector what is there when a process has started. A whole round over it holds up
+    """Spare the garbage collector what is there once a process has started. A whole round over it holds up
     every thread: an answer of the gate took 75 ms more, one of forty."""
     gc.collect()
     gc.freeze()

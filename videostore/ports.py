@@ -326,9 +326,9 @@ class Anchor(Protocol):
     def keep(self, name: str, line: bytes) -> None:
         """Keep ``line`` under ``name``, which is new. Raises StoreError, DiskError or ConfigInvalid."""
 
-    def kept(self, *, longest: bool = False) -> Iterator[bytes]:
-        """Yield everything that was kept, in no order, also what was written over or hidden since; or of the
-        ``longest`` ledger alone, by its name. Raises the same, and StoreRefused where we may only add."""
+    def kept(self) -> Iterator[tuple[str, bytes]]:
+        """Yield everything that was kept under its name, also what was written over or hidden since, that of
+        the longest ledger first by its name. Raises the same, and StoreRefused where we may only add."""
 
 
 # --- people ----------------------------------------------------------------------------------

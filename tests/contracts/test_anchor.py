@@ -72,14 +72,15 @@ def test_what_is_kept_is_there_whole(place):
     place.anchor.keep("1.json", b"a checkpoint\n")
     place.anchor.keep("2.json", b"another\n")
     assert place.kept() == {"1.json": b"a checkpoint\n", "2.json": b"another\n"}
-    assert sorted(place.anchor.kept()) == [b"a checkpoint\n", b"another\n"]
+    assert sorted(place.anchor.kept()) == [("1.json", b"a checkpoint\n"), ("2.json", b"another\n")]
 
 
-def test_of_the_longest_ledger_all_is_found_that_was_kept(place):
-    for name in ("20261125T1200Z-9.json", "20261125T1300Z-10.json", "20261125T1100Z-10.json", "notes.json"):
+def test_what_the_longest_ledger_left_comes_first(place):
+    for name in ("20261125T1200Z-9.json", "20261125T1300Z-10.json", "notes.json"):
         place.anchor.keep(name, name.encode())
-    found = sorted(place.anchor.kept(longest=True))
-    assert found == [b"20261125T1100Z-10.json", b"20261125T1300Z-10.json"]
+    assert [name for name, _ in place.anchor.kept()] == [
+        "20261125T1300Z-10.json", "20261125T1200Z-9.json", "notes.json",
+    ]  # fmt: skip
 
 
 def test_no_checkpoint_is_signed_over_a_ledger_that_was_put_back(place, tmp_path):
@@ -89,8 +90,11 @@ def test_no_checkpoint_is_signed_over_a_ledger_that_was_put_back(place, tmp_path
     anchoring.once()
     shutil.copytree(tmp_path / "ledger", tmp_path / "snapshot")
     ledger.append(domain.Event.STAFF_REVOKED, actor="operator", body={"staff_id": "alice"})
-    anchoring.once()
-    assert len(place.kept()) == 2
+    newest, _ = anchoring.once()
+    (earlier,) = set(place.kept()) - {newest.file_name}
+    for decoy in (b"no checkpoint\n", place.kept()[earlier]):  # whoever may put there hides nothing by it
+        place.anchor.keep(f"{newest.at:%Y%m%dT%H%M%SZ}-{len(decoy) + 999}.json", decoy)
+    assert len(place.kept()) == 4
     shutil.rmtree(tmp_path / "ledger")
     shutil.copytree(tmp_path / "snapshot", tmp_path / "ledger")
     for number in range(3):  # shorter, of the same length and another, longer and another
@@ -98,7 +102,7 @@ def test_no_checkpoint_is_signed_over_a_ledger_that_was_put_back(place, tmp_path
         with pytest.raises(PromiseBroken, match="4 records"):
             Anchoring(old, {"there": place.anchor}, interval=timedelta(hours=1)).once()
         old.append(domain.Event.VIEWING, actor="officer-1", body={"n": number})
-    assert len(place.kept()) == 2
+    assert len(place.kept()) == 4
 
 
 def test_what_somebody_else_signed_stops_no_ledger(place, tmp_path):
@@ -137,7 +141,7 @@ def test_the_administrator_of_the_store_cannot_remove_it(s3_server):
     with pytest.raises(StoreRefused), place.bucket.translated():
         client.delete_object(Bucket=name, Key="1.json", VersionId=first)
     assert client.get_object(Bucket=name, Key="1.json", VersionId=first)["Body"].read() == b"a checkpoint\n"
-    assert sorted(place.anchor.kept()) == [b"a checkpoint\n", b"forged\n"], (
+    assert sorted(place.anchor.kept()) == [("1.json", b"a checkpoint\n"), ("1.json", b"forged\n")], (
         "nothing is hidden from who compares"
     )
 

@@ -26,7 +26,7 @@ from videostore.config.settings import (
 )
 from videostore.config.site import Site
 from videostore.domain import chain, keys
-from videostore.domain.errors import ConfigInvalid, VideostoreError
+from videostore.domain.errors import ConfigInvalid, LedgerError, VideostoreError
 from videostore.domain.ledger import Event
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import KeyId
@@ -178,7 +178,8 @@ class Parts:
         for name, place in self.site.settings.ledger.anchors.items():
             with suppress(VideostoreError):  # who may read it is not known here
                 readable[name] = self._anchor(place, reading=True)
-        must_be_newest(self.ledger, readable)
+        with suppress(LedgerError):  # a broken ledger opens nothing either: who asks is told
+            must_be_newest(self.ledger, readable)
 
     def _anchor(
         self, settings: DirectoryAnchorSettings | BucketAnchorSettings, *, reading: bool = False

@@ -43,14 +43,12 @@ class DirectoryAnchor:
                 os.fsync(file.fileno())
             sync_directory(self._directory)
 
-    def kept(self, *, longest: bool = False) -> Iterator[bytes]:
+    def kept(self) -> Iterator[tuple[str, bytes]]:
         self._mounted()
-        found = list(self._directory.glob("*.json"))
-        most = max((records_named(path.name) for path in found), default=0)
-        for path in found:
-            if not longest or records_named(path.name) == most:
-                with disk_errors(path):
-                    yield path.read_bytes()
+        found = self._directory.glob("*.json")
+        for path in sorted(found, key=lambda path: records_named(path.name), reverse=True):
+            with disk_errors(path):
+                yield path.name, path.read_bytes()
 
     def _mounted(self) -> None:
         if not self._directory.is_dir():
@@ -77,7 +75,7 @@ def read_anchors(places: Mapping[str, Callable[[], Anchor]]) -> Outside:
     unread: dict[str, VideostoreError] = {}
     for name, open_place in places.items():
         try:
-            here = [one for file in open_place().kept() for one in checkpoints_of(file)]
+            here = [one for _, file in open_place().kept() for one in checkpoints_of(file)]
         except VideostoreError as error:
             unread[name] = error
             continue
@@ -89,21 +87,34 @@ def read_anchors(places: Mapping[str, Callable[[], Anchor]]) -> Outside:
 
 def must_be_newest(ledger: FileLedger, places: Mapping[str, Anchor]) -> None:
     """Raise PromiseBroken if one of ``places`` kept what a ledger put back, or forked, does not have: of the
-    longest ledger there. A place that cannot be read says nothing."""
+    longest ledger there. A place that cannot be read says nothing. Raises LedgerError."""
     for name, place in places.items():
         try:
-            kept = [one for file in place.kept(longest=True) for one in checkpoints_of(file)]
+            longest = _longest(ledger, place)
         except VideostoreError as error:
             log.info("checkpoint.not-read", place=name, error=str(error))
             continue
-        for one in not_lost(filter(None, kept), ledger.find(Event.SITE_RECONCILED)):
-            if ledger.signed(one) and not ledger.holds(one):
+        for one in longest:
+            if not ledger.holds(one):
                 raise PromiseBroken(
                     f"{name} keeps that the ledger had {one.size} records on {one.at:%Y-%m-%d %H:%M}, which "
                     "are not in this one: it is older, or another",
                     hint="What was withdrawn since would stand again. Put the newer ledger back; if it is "
                     "lost, restore the site from its newest backup (docs/guide/recovery.md).",
                 )
+
+
+def _longest(ledger: FileLedger, place: Anchor) -> list[Checkpoint]:
+    """Return the checkpoints of the longest ledger in a place. Who may write there may write anything: one
+    counts that the ledger's key signed, under the name that is its own."""
+    reconciled = list(ledger.find(Event.SITE_RECONCILED))
+    found: list[Checkpoint] = []
+    for name, file in place.kept():
+        if found and records_named(name) < found[0].size:
+            break
+        named = (one for one in checkpoints_of(file) if one and one.file_name == name and ledger.signed(one))
+        found += not_lost(named, reconciled)
+    return found
 
 
 def not_lost(checkpoints: Iterable[Checkpoint], reconciled: Iterable[Record]) -> list[Checkpoint]:

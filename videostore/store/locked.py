@@ -43,17 +43,15 @@ class LockedBucket:
                 hint="Make the bucket with object lock; it cannot be added everywhere.",
             )
 
-    def kept(self, *, longest: bool = False) -> Iterator[bytes]:
+    def kept(self) -> Iterator[tuple[str, bytes]]:
         """Every version: who may put can hide what is locked behind another, or behind a marker."""
         client, name = self._where.client, self._where.name
         with self._where.translated():
             pages = client.get_paginator("list_object_versions").paginate(Bucket=name)
             found = [(one["Key"], one["VersionId"]) for page in pages for one in page.get("Versions", [])]
-            most = max((records_named(key) for key, _ in found), default=0)
-            for key, version in found:
-                if not longest or records_named(key) == most:
-                    answer = client.get_object(Bucket=name, Key=key, VersionId=version)
-                    yield answer["Body"].read()
+            for key, version in sorted(found, key=lambda one: records_named(one[0]), reverse=True):
+                answer = client.get_object(Bucket=name, Key=key, VersionId=version)
+                yield key, answer["Body"].read()
 
     def _mode(self, name: str) -> str | None:
         """Return how the object is locked, None if we may not ask."""

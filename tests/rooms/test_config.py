@@ -7,8 +7,10 @@ import pwd
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import timedelta
+from threading import Thread
 from uuid import uuid4
 
 import pytest
@@ -241,6 +243,35 @@ def test_a_policy_that_breaks_while_running_leaves_the_last_good_one_in_force(si
     assert followed()[Kind.VIDEO].keep == timedelta(days=7)
     edit(site, RETENTION, "keep: 700d", "keep: 5d")
     assert followed()[Kind.VIDEO].keep == timedelta(days=5)
+
+
+def test_a_policy_that_was_read_while_an_editor_wrote_it_is_read_again(site):
+    path = site.root / "policies" / "retention.yaml"
+    followed, text, now = Followed(path, site.retention), path.read_text(), time.time_ns()
+    for written, days in ((text[:0], 30), (text.replace("keep: 30d", "keep: 7d"), 7)):
+        path.write_text(written)
+        os.utime(path, ns=(now, now))  # one tick of the clock of the kernel
+        assert followed()[Kind.VIDEO].keep == timedelta(days=days)
+
+
+def test_nobody_gets_what_was_in_force_while_another_reads_what_is(tmp_path):
+    path, answers = tmp_path / "file", []
+
+    def read():
+        text = path.read_text()
+        if text == "new":
+            other.start()
+            other.join(0.1)  # it waits for this reading, or has its answer by then
+        return text
+
+    path.write_text("old")
+    followed = Followed(path, read)
+    other = Thread(target=lambda: answers.append(followed()))
+    path.write_text("new")
+    os.utime(path, ns=(1, 1))
+    assert followed() == "new"
+    other.join()
+    assert answers == ["new"]
 
 
 def test_a_site_has_one_process_for_each_role_and_a_dead_one_frees_it(site):

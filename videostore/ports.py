@@ -135,7 +135,8 @@ class Amount:
 class Catalogue(Protocol):
     """Index of segment facts. tests/contracts/test_catalogue.py is the full contract.
 
-    Never bytes, never personal data, and nothing that the object keys do not say, except gaps.
+    Never bytes, never personal data, and nothing that the object keys do not say, except gaps. Who may
+    write to it can have it say anything: a row that nothing can be made of is passed over.
     A segment is live, then condemned, then absent, then forgotten; never back. All methods may
     raise CatalogueUnavailable, and each is one transaction where nothing else is said. What retention
     calls each minute (from ``key_ids`` on, but ``totals``) costs as much as expires, however much is live.
@@ -146,7 +147,8 @@ class Catalogue(Protocol):
         whatever its state by now."""
 
     def adopt(self, segments: Iterable[Segment]) -> int:
-        """Record segments found in the store but not here, as live. Returns how many were new."""
+        """Record segments found in the store but not here, as live; a row that says other than its object
+        key is put right, and live again. Returns how many were new or wrong."""
 
     def add_gap(self, gap: Gap) -> None:
         """Record a gap; one that goes on where another of that reason ends makes it longer. Idempotent."""
@@ -165,7 +167,11 @@ class Catalogue(Protocol):
         """Return the end of the newest segment of a camera, in any state."""
 
     def known(self, keys: Collection[ObjectKey]) -> set[ObjectKey]:
-        """Return those of ``keys`` that have a row, in any state."""
+        """Return those of ``keys`` that have a row, in any state, which says what the key says."""
+
+    def altered(self) -> Iterator[str]:
+        """Yield what is wrong with each row, in any state, that does not say what its object key says: the
+        key as it stands there, and the columns. Reads all rows."""
 
     def key_ids(self, *, until: datetime) -> list[KeyId]:
         """Return the distinct key ids, oldest first, of live rows whose key starts before ``until``."""
@@ -181,6 +187,9 @@ class Catalogue(Protocol):
 
         Returns how many. In transactions of bounded size: one that fails leaves the rest for the next call.
         """
+
+    def condemn_these(self, keys: Collection[ObjectKey]) -> int:
+        """Mark these as condemned, those that are live, by their names alone. Returns how many."""
 
     def cameras(self, key_id: KeyId) -> list[CameraId]:
         """Return the cameras with condemned or absent segments of ``key_id``."""

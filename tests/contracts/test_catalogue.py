@@ -297,7 +297,10 @@ class Lives(RuleBasedStateMachine):
         self.both(lambda one: one.add(self.seen[-1]))
 
     @precondition(lambda self: self.seen)
-    @rule(pick=st.randoms(use_true_random=False), what=st.sampled_from(["condemn", "mark_absent", "forget"]))
+    @rule(
+        pick=st.randoms(use_true_random=False),
+        what=st.sampled_from(["condemn", "condemn_these", "mark_absent", "forget"]),
+    )
     def move_on(self, pick, what):
         one = pick.choice(self.seen)
         argument = one.key_id if what == "condemn" else [one.object_key]
@@ -367,6 +370,25 @@ def test_the_tables_of_a_newer_version_are_refused(make):
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(SiteTooNew, match="9999"):
         SqlCatalogue.open(url, credentials=POSTGRESQL_LOGIN)
+
+
+@pytest.mark.parametrize("make", ["sqlite", "postgresql"], indirect=True)
+def test_a_row_that_says_other_than_its_object_key_is_told_and_put_right_by_the_object(make):
+    catalogue = make()
+    one, other, none = rows = [segment(at=at) for at in (0, 10, 20)]
+    catalogue.adopt(rows)
+    catalogue.condemn_these([other.object_key])
+    with catalogue._transaction(write=True) as connection:
+        for which, said in ((one, "key_period_s = 0, state = 7"), (none, "object_key = 'z', end_us = 0")):
+            update = sa.text(f"UPDATE segments SET {said} WHERE object_key = :key")
+            connection.execute(update, {"key": which.object_key})
+    assert catalogue.known([row.object_key for row in rows]) == {other.object_key}
+    told = [f"{one.object_key}: key_period_s, state", "z: object_key"]
+    assert list(catalogue.altered()) == told
+    assert (catalogue.live(), catalogue.key_ids(until=START + HOUR)) == ([], [none.key_id])
+    assert catalogue.adopt([*rows, one]) == 2, "a listing of versions names an object twice"
+    assert (catalogue.live(), catalogue.condemned(other.key_id)) == ([one, none], [other])
+    assert list(catalogue.altered()) == told[1:]
 
 
 def test_a_catalogue_that_is_up_to_date_is_opened_without_what_makes_it(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 
 from videostore.domain.camera import CameraId
@@ -69,6 +69,9 @@ class MemoryCatalogue:
         self._up()
         return set(keys) & self.rows.keys()
 
+    def altered(self) -> Iterator[str]:
+        return iter(())
+
     def key_ids(self, *, until: datetime) -> list[KeyId]:
         return sorted({one.key_id for one in self._in(LIVE) if one.key_id.start < until})
 
@@ -84,6 +87,9 @@ class MemoryCatalogue:
 
     def condemn(self, key_id: KeyId, camera_id: CameraId | None = None) -> int:
         return self._advance(_of(self._in(LIVE), key_id, camera_id), CONDEMNED)
+
+    def condemn_these(self, keys: Collection[ObjectKey]) -> int:
+        return self._advance([one for one in self._in(LIVE) if one.object_key in keys], CONDEMNED)
 
     def cameras(self, key_id: KeyId) -> list[CameraId]:
         leaving = self._in(CONDEMNED) + self._in(ABSENT)

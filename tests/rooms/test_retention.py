@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from threading import Event as Stop
@@ -17,6 +19,7 @@ from tests.fakes.clock import SettableClock
 from tests.fakes.segment_store import MemorySegmentStore
 from tests.premises import DAY, HOUR, LOBBY, MINUTE, SECOND, START, Premises
 from videostore import telemetry
+from videostore.catalogue.sql import SqlCatalogue
 from videostore.check.certificate import verify_certificate
 from videostore.check.invariants import Subject, check
 from videostore.domain.errors import KeyDestroyed, LedgerUnavailable, PromiseBroken, StoreUnavailable
@@ -164,6 +167,72 @@ def test_a_row_whose_object_is_missing_is_certified_absent(site):
     due(site)
     assert site.sweep().run().errors == []
     assert site.catalogue.rows == {}
+
+
+UNTRUE = [
+    "object_key = 'x'",
+    "camera_id = 'x'",
+    "camera_id = '00000000-0000-0000-0000-000000000001'",
+    "start_us = 'x'",
+    "start_us = 9e18",
+    "start_us = start_us - 7200000000",
+    "start_us = end_us + 1",
+    "end_us = 'x'",
+    "end_us = end_us + 864000000000",
+    "end_us = start_us - 5",
+    "key_start_us = 'x'",
+    "key_start_us = 9e18",
+    "key_start_us = 250000000000000000",
+    "key_start_us = key_start_us + 1",
+    "key_start_us = key_start_us - 3600000000 * 24 * 40",
+    "key_start_us = key_start_us + 3600000000 * 24 * 400",
+    "key_period_s = 0",
+    "key_period_s = 60",
+    "key_keep_s = -1",
+    "key_keep_s = 60",
+    "key_keep_s = 2592000",
+    "size_bytes = 'x'",
+    "state = 7",
+    "state = -1",
+    "state = 'x'",
+]
+"""What a row can be made to say that its object key does not. SQLite takes text for a number."""
+
+
+def write_into_rows(site, segments, said):
+    with closing(sqlite3.connect(site.root / "catalogue.db")) as database, database:
+        for segment, one in zip(segments, said, strict=False):
+            database.execute(f"UPDATE segments SET {one} WHERE object_key = ?", [segment.object_key])
+
+
+def test_nothing_that_somebody_writes_into_rows_saves_footage_or_takes_it_early(site):
+    """Nor does it hold up anything else; and `check` tells it."""
+    site.catalogue = SqlCatalogue.open(f"sqlite:///{site.root}/catalogue.db")
+    segments = [site.record(number) for number in range(len(UNTRUE) + 3)]
+    other = site.record(camera=uuid4())
+    write_into_rows(site, segments, [*UNTRUE, "state = 1", "state = 2", "size_bytes = 1"])
+    rows, there, early = (
+        next(finding for finding in check(subject(site)) if about in finding.question)
+        for about in ("row of the catalogue", "catalogued segment", "condemned")
+    )
+    assert (rows.holds, rows.answer.split()[0]) == (False, str(len(UNTRUE)))
+    assert (there.holds, there.evidence) == (False, [segments[-1].object_key])
+    assert (early.holds, len(early.evidence)) == (False, 2)
+    assert site.catalogue.footage([LOBBY], Span(START - DAY, START + DAY))
+    before = dict(site.store.bodies)
+    sweep = site.sweep()
+    assert set(sweep.run().errors) == {f"delete: {LOBBY} in {KEY} is condemned, and not due yet"}
+    assert (site.store.bodies, site.events(Event.CERTIFICATE)) == (before, [])
+    due(site)
+    write_into_rows(site, segments, [one.replace("'x'", "'y'") for one in UNTRUE])
+    report = sweep.run()
+    assert (report.errors, site.store.bodies) == ([], {})
+    assert KEY in {key.key_id for key in report.keys_destroyed}
+    assert {body["camera_id"]: body["segments"] for body in site.events(Event.CERTIFICATE)} == {
+        str(LOBBY): len(segments),
+        str(other.camera_id): 1,
+    }
+    site.catalogue.close()
 
 
 def test_the_spool_is_emptied_of_what_is_due(site):

@@ -25,8 +25,9 @@ class Progress:
 
 @dataclass(slots=True)
 class Rebuilt:
-    """Counts: segments found in the store, those the catalogue did not know, and other objects; and the live
-    segments that the catalogue had before and has now. More now than found: their objects are missing."""
+    """Counts: segments found in the store, those the catalogue did not know, or not as they are, and other
+    objects; and the live segments that the catalogue had before and has now. More now than found: their
+    objects are missing."""
 
     found: int = 0
     added: int = 0
@@ -38,9 +39,9 @@ class Rebuilt:
 def rebuild(
     catalogue: Catalogue, store: SegmentStore, *, tell: Callable[[Progress], None] = lambda _: None
 ) -> Rebuilt:
-    """Adopt every segment of ``store``. It only adds: rows on their way out stay as they are, and
-    retention condemns at its next sweep what was adopted too late. Gaps are not in the store and are
-    not brought back.
+    """Adopt every segment of ``store``. It only adds, and puts right what was altered: rows on their way out
+    stay as they are, and retention condemns at its next sweep what was adopted too late. Gaps are not in
+    the store and are not brought back.
 
     Memory does not grow with the store. ``tell`` hears of every thousandth object.
     """

@@ -1,14 +1,20 @@
-"""Rows of the catalogue: what they say, and how they are found without reading others."""
+"""Rows of the catalogue: what they say, and how they are found without reading others.
+
+Nothing that a row says beside its object key is more than a way to find it: who may write to the database can
+have it say anything. So it is compared with what the object key says, and one that nothing can be made of
+keeps no other from being read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from videostore import telemetry
 from videostore.catalogue.tables import KEY, SEGMENTS
 from videostore.domain.camera import CameraId
 from videostore.domain.retention import SegmentState
@@ -25,6 +31,13 @@ from videostore.domain.segment import (
 )
 
 STATE = {SegmentState.LIVE: 0, SegmentState.CONDEMNED: 1, SegmentState.ABSENT: 2}
+STATES = frozenset(STATE.values())
+_NO_TIME_FROM = 221_845_392_000_000_000  # the year 9000: keys of the calendar's end have no deadline
+_LARGEST = 2**62
+_UNREADABLE = (ValueError, TypeError, ArithmeticError, AttributeError)
+log = telemetry.logger("catalogue")
+Item = TypeVar("Item")
+
 BY_CAMERA = [SEGMENTS.c.camera_id.asc(), SEGMENTS.c.start_us.asc(), SEGMENTS.c.object_key.asc()]
 
 
@@ -40,6 +53,39 @@ def row_of(segment: Segment) -> dict[str, Any]:
         "size_bytes": segment.size_bytes,
         "state": STATE[SegmentState.LIVE],
     }
+
+
+def readable(rows: Iterable[Sequence[Any]], read: Callable[[Sequence[Any]], Item]) -> Iterator[Item]:
+    """Yield what ``read`` makes of rows, without those that it can make nothing of."""
+    for row in rows:
+        try:
+            yield read(row)
+        except _UNREADABLE as error:
+            log.error("row.unreadable", row=[str(one) for one in row], error=str(error))
+
+
+def contradictions(row: Mapping[Any, Any]) -> list[str]:
+    """Return the columns of a row that say other than its object key does, or nothing that can be."""
+    try:
+        own = row_of(Segment.from_object_key(row["object_key"], size_bytes=0))
+    except _UNREADABLE:
+        return ["object_key"]
+    size = row["size_bytes"]
+    free = {"state": row["state"] in STATES, "size_bytes": isinstance(size, int) and 0 <= size <= _LARGEST}
+    return [name for name, said in row.items() if not free.get(name, said == own[name])]
+
+
+def contradicting(said: Mapping[str, Any]) -> sa.ColumnElement[bool]:
+    """Tell the rows whose columns are not what is ``said`` instead, but for size and the states there are."""
+    free = {"object_key", "size_bytes", "state"}
+    others = [column != said[column.name] for column in SEGMENTS.c if column.name not in free]
+    sizes, states = SEGMENTS.c.size_bytes.between(0, _LARGEST), SEGMENTS.c.state.in_(STATES)
+    return sa.or_(*others, sa.not_(sizes), sa.not_(states))
+
+
+def segment_of(row: Sequence[Any]) -> Segment:
+    object_key, size_bytes = row
+    return Segment.from_object_key(object_key, size_bytes=int(size_bytes))
 
 
 def in_state(state: SegmentState) -> sa.ColumnElement[bool]:
@@ -65,10 +111,6 @@ def of_key(key_id: KeyId, camera_id: CameraId | None = None) -> sa.ColumnElement
     values = (microseconds(key_id.start), key_id.period // SECOND, key_id.keep // SECOND)
     same = [column == value for column, value in zip(KEY, values, strict=True)]
     return sa.and_(*same, *([SEGMENTS.c.camera_id == str(camera_id)] if camera_id else []))
-
-
-def first_key(state: SegmentState) -> sa.Select[Any]:
-    return sa.select(*KEY).where(in_state(state)).order_by(*KEY).limit(1)
 
 
 def _hops(state: SegmentState) -> sa.Select[Any]:
@@ -105,6 +147,8 @@ HOPS = {state: _hops(state) for state in SegmentState}
 
 def key_of(row: Sequence[int]) -> KeyId:
     start, period, keep = row
+    if not 0 <= start < _NO_TIME_FROM:
+        raise ValueError(f"no key begins {start} us after 1970")
     return KeyId(moment(start), period * SECOND, keep * SECOND)
 
 
@@ -113,6 +157,14 @@ def overlaps(span: Span) -> sa.ColumnElement[bool]:
         SEGMENTS.c.start_us > microseconds(span.start - LONGEST_SEGMENT),
         SEGMENTS.c.start_us < microseconds(span.end),
         SEGMENTS.c.end_us > microseconds(span.start),
+    )
+
+
+def possible() -> sa.ColumnElement[bool]:
+    """Leave out rows that begin or end where no segment does."""
+    length = SEGMENTS.c.end_us - SEGMENTS.c.start_us
+    return sa.and_(
+        length.between(1, LONGEST_SEGMENT // MICROSECOND), SEGMENTS.c.start_us.between(0, _NO_TIME_FROM)
     )
 
 

@@ -21,7 +21,8 @@ from videostore.catalogue.rows import (
     HOPS,
     OLDEST_OF,
     STATE,
-    first_key,
+    contradicting,
+    contradictions,
     gap_of,
     in_state,
     key_of,
@@ -29,7 +30,10 @@ from videostore.catalogue.rows import (
     moment,
     of_key,
     overlaps,
+    possible,
+    readable,
     row_of,
+    segment_of,
     still,
 )
 from videostore.catalogue.tables import GAPS, KEY, SEGMENTS
@@ -51,6 +55,7 @@ from videostore.ports import Amount, Totals
 
 _LEAVING = (SegmentState.CONDEMNED, SegmentState.ABSENT)
 _BATCH = 500
+_PAGE = 1000
 _MOVED_AT_ONCE = 5000
 """Rows that one transaction condemns: a recorder's commit waits no longer than that takes."""
 
@@ -91,10 +96,14 @@ class SqlCatalogue:
     def adopt(self, segments: Iterable[Segment]) -> int:
         new = 0
         for batch in _batches(segments):
-            insert = self._insert(SEGMENTS).values([row_of(segment) for segment in batch])
+            rows = {segment.object_key: row_of(segment) for segment in batch}
+            insert = self._insert(SEGMENTS).values([*rows.values()])
+            said = insert.excluded
+            put_right = insert.on_conflict_do_update(
+                index_elements=[SEGMENTS.c.object_key], set_=dict(said), where=contradicting(said)
+            )
             with self._transaction(write=True) as connection:
-                added = connection.execute(insert.on_conflict_do_nothing().returning(SEGMENTS.c.object_key))
-                new += len(added.all())
+                new += len(connection.execute(put_right.returning(SEGMENTS.c.object_key)).all())
         return new
 
     def add_gap(self, gap: Gap) -> None:
@@ -139,7 +148,7 @@ class SqlCatalogue:
         found: list[tuple[CameraId, Span]] = []
         for batch in _batches(sorted(str(camera) for camera in set(cameras))):
             query = sa.select(SEGMENTS.c.camera_id, SEGMENTS.c.start_us, SEGMENTS.c.end_us).where(
-                in_state(SegmentState.LIVE), SEGMENTS.c.camera_id.in_(batch), overlaps(span)
+                in_state(SegmentState.LIVE), SEGMENTS.c.camera_id.in_(batch), overlaps(span), possible()
             )
             with self._transaction() as connection:
                 rows = connection.execute(query.order_by(SEGMENTS.c.camera_id, SEGMENTS.c.start_us)).all()
@@ -153,17 +162,18 @@ class SqlCatalogue:
             for batch in _batches(sorted(str(camera) for camera in set(cameras))):
                 query = sa.select(GAPS).where(GAPS.c.camera_id.in_(batch), overlap)
                 query = query.order_by(GAPS.c.camera_id, GAPS.c.start_us, GAPS.c.end_us, GAPS.c.reason)
-                found += [gap_of(row) for row in connection.execute(query)]
+                found += readable(connection.execute(query).all(), gap_of)
         return found
 
     def last_end(self, camera_id: CameraId) -> datetime | None:
-        newest = sa.select(sa.func.max(SEGMENTS.c.start_us)).where(SEGMENTS.c.camera_id == str(camera_id))
+        own = sa.and_(SEGMENTS.c.camera_id == str(camera_id), possible())
+        newest = sa.select(sa.func.max(SEGMENTS.c.start_us)).where(own)
         with self._transaction() as connection:
             start = connection.execute(newest).scalar()
             if start is None:
                 return None
             query = sa.select(sa.func.max(SEGMENTS.c.end_us)).where(
-                SEGMENTS.c.camera_id == str(camera_id),
+                own,
                 SEGMENTS.c.start_us > start - LONGEST_SEGMENT // MICROSECOND,
             )
             return moment(connection.execute(query).scalar_one())
@@ -172,17 +182,39 @@ class SqlCatalogue:
         found: set[ObjectKey] = set()
         with self._transaction() as connection:
             for batch in _batches(keys):
-                query = sa.select(SEGMENTS.c.object_key).where(SEGMENTS.c.object_key.in_(batch))
-                found |= {ObjectKey(key) for key in connection.execute(query).scalars()}
+                query = sa.select(SEGMENTS).where(SEGMENTS.c.object_key.in_(batch))
+                rows = connection.execute(query).mappings()
+                found |= {ObjectKey(row["object_key"]) for row in rows if not contradictions(row)}
         return found
 
+    def altered(self) -> Iterator[str]:
+        after: Any = ""
+        query = sa.select(SEGMENTS).order_by(SEGMENTS.c.object_key).limit(_PAGE)
+        while True:
+            with self._transaction() as connection:
+                rows = connection.execute(query.where(SEGMENTS.c.object_key > after)).mappings().all()
+            for row in rows:
+                if wrong := contradictions(row):
+                    yield f"{row['object_key']}: {', '.join(wrong)}"
+            if not rows:
+                return
+            after = rows[-1]["object_key"]
+
     def live(self, *, after: ObjectKey | None = None, limit: int = 1000) -> list[Segment]:
-        return self._select(
-            still(SegmentState.LIVE),
-            SEGMENTS.c.object_key > (after or ""),
-            order=[SEGMENTS.c.object_key.asc()],
-            limit=limit,
-        )
+        found: list[Segment] = []
+        last: Any = after or ""
+        while len(found) < limit:
+            rows = self._rows(
+                still(SegmentState.LIVE),
+                SEGMENTS.c.object_key > last,
+                order=[SEGMENTS.c.object_key.asc()],
+                limit=limit - len(found),
+            )
+            if not rows:
+                break
+            found += readable(rows, segment_of)
+            last = rows[-1][0]
+        return found
 
     def amounts(self, *, until: datetime) -> list[Amount]:
         found: dict[tuple[KeyId, CameraId], Amount] = {}
@@ -194,10 +226,10 @@ class SqlCatalogue:
             )
             with self._transaction() as connection:
                 rows = connection.execute(query).all()
-            for *key, camera, objects, size_bytes in rows:
-                one = Amount(key_of(key), UUID(camera), objects, int(size_bytes))
-                other = found.get((one.key_id, UUID(camera)))
-                found[one.key_id, UUID(camera)] = one if other is None else _sum(one, other)
+            for one in readable(rows, _amount):
+                assert one.camera_id is not None
+                other = found.get((one.key_id, one.camera_id))
+                found[one.key_id, one.camera_id] = one if other is None else _sum(one, other)
         return [found[one] for one in sorted(found)]
 
     def totals(self) -> Totals:
@@ -205,8 +237,8 @@ class SqlCatalogue:
         query = sa.select(
             sa.func.count(),
             sa.func.sum(SEGMENTS.c.size_bytes),
-            sa.func.min(SEGMENTS.c.start_us),
-            sa.func.max(SEGMENTS.c.end_us),
+            sa.func.min(SEGMENTS.c.start_us).filter(possible()),
+            sa.func.max(SEGMENTS.c.end_us).filter(possible()),
         ).where(live)
         condemned = sa.select(sa.func.count()).where(in_state(SegmentState.CONDEMNED))
         with self._transaction() as connection:
@@ -237,25 +269,26 @@ class SqlCatalogue:
 
     def oldest_key(self, camera_id: CameraId) -> KeyId | None:
         with self._transaction() as connection:
-            row = connection.execute(OLDEST_OF, {"camera": str(camera_id)}).one_or_none()
-        return None if row is None else key_of(row)
+            rows = connection.execute(OLDEST_OF, {"camera": str(camera_id)}).all()
+        return next(readable(rows, key_of), None)
 
     def oldest(self) -> datetime | None:
+        keys = self._key_ids(SegmentState.LIVE)
+        if not keys:
+            return None
+        query = sa.select(sa.func.min(SEGMENTS.c.start_us))
+        query = query.where(in_state(SegmentState.LIVE), of_key(keys[0]))
         with self._transaction() as connection:
-            first = connection.execute(first_key(SegmentState.LIVE)).one_or_none()
-            if first is None:
-                return None
-            query = sa.select(sa.func.min(SEGMENTS.c.start_us))
-            query = query.where(in_state(SegmentState.LIVE), of_key(key_of(first)))
-            return moment(connection.execute(query).scalar_one())
+            return next(readable(connection.execute(query).all(), _moment_of), None)
 
     def leaving(self) -> dict[tuple[KeyId, CameraId, SegmentState], int]:
         of = (SEGMENTS.c.state, *KEY, SEGMENTS.c.camera_id)
         states = {STATE[state]: state for state in _LEAVING}
         query = sa.select(*of, sa.func.count()).where(SEGMENTS.c.state.in_(states)).group_by(*of)
         with self._transaction() as connection:
-            rows = connection.execute(query)
-            return {(key_of(key), UUID(camera), states[state]): n for state, *key, camera, n in rows}
+            rows = connection.execute(query).all()
+        found = readable(rows, lambda row: ((key_of(row[1:4]), UUID(row[4]), states[row[0]]), row[5]))
+        return dict(found)
 
     def condemn(self, key_id: KeyId, camera_id: CameraId | None = None) -> int:
         live = sa.select(SEGMENTS.c.object_key).where(in_state(SegmentState.LIVE), of_key(key_id, camera_id))
@@ -265,13 +298,21 @@ class SqlCatalogue:
             moved += step
         return moved
 
+    def condemn_these(self, keys: Collection[ObjectKey]) -> int:
+        return sum(
+            self._advance(
+                SEGMENTS.c.object_key.in_(batch), before=SegmentState.LIVE, after=SegmentState.CONDEMNED
+            )
+            for batch in _batches(keys)
+        )
+
     def cameras(self, key_id: KeyId) -> list[CameraId]:
-        found: set[str] = set()
+        found: set[CameraId] = set()
         with self._transaction() as connection:
             for state in _LEAVING:
                 query = sa.select(SEGMENTS.c.camera_id).distinct().where(in_state(state), of_key(key_id))
-                found |= set(connection.execute(query).scalars())
-        return [UUID(one) for one in sorted(found)]
+                found.update(readable(connection.execute(query).all(), lambda row: UUID(row[0])))
+        return sorted(found)
 
     def condemned(self, key_id: KeyId, camera_id: CameraId | None = None) -> list[Segment]:
         return self._select(in_state(SegmentState.CONDEMNED), of_key(key_id, camera_id), order=BY_CAMERA)
@@ -297,12 +338,16 @@ class SqlCatalogue:
     # --- SQL ---
 
     def _select(
-        self, *where: sa.ColumnElement[bool], order: Sequence[sa.ColumnElement[Any]], limit: int | None = None
+        self, *where: sa.ColumnElement[bool], order: Sequence[sa.ColumnElement[Any]]
     ) -> list[Segment]:
+        return list(readable(self._rows(*where, order=order), segment_of))
+
+    def _rows(
+        self, *where: sa.ColumnElement[bool], order: Sequence[sa.ColumnElement[Any]], limit: int | None = None
+    ) -> Sequence[sa.Row[Any, Any]]:
         query = sa.select(SEGMENTS.c.object_key, SEGMENTS.c.size_bytes).where(*where)
         with self._transaction() as connection:
-            rows = connection.execute(query.order_by(*order).limit(limit)).all()
-        return [Segment.from_object_key(key, size_bytes=size_bytes) for key, size_bytes in rows]
+            return connection.execute(query.order_by(*order).limit(limit)).all()
 
     def _key_ids(self, state: SegmentState, *, until: datetime | None = None) -> list[KeyId]:
         """Hop from key to key along the index: the cost grows with the hours that have rows, not with the
@@ -310,7 +355,7 @@ class SqlCatalogue:
         end = sys.maxsize if until is None else microseconds(until)
         with self._transaction() as connection:
             rows = connection.execute(HOPS[state], {"until": end}).all()
-        return sorted(key_of(row) for row in rows if row[0] < end)
+        return sorted(one for one in readable(rows, key_of) if microseconds(one.start) < end)
 
     def _advance(self, which: sa.ColumnElement[bool], *, before: SegmentState, after: SegmentState) -> int:
         change = sa.update(SEGMENTS).where(still(before), which).values(state=STATE[after])
@@ -329,6 +374,15 @@ class SqlCatalogue:
                 f"the catalogue does not answer: {reason}",
                 hint="Check `catalogue` in videostore.yaml and that the database runs and has room.",
             ) from error
+
+
+def _amount(row: Sequence[Any]) -> Amount:
+    *key, camera, objects, size_bytes = row
+    return Amount(key_of(key), UUID(camera), objects, int(size_bytes))
+
+
+def _moment_of(row: Sequence[Any]) -> datetime:
+    return moment(row[0])
 
 
 def _sum(one: Amount, other: Amount) -> Amount:

@@ -96,7 +96,13 @@ def check(subject: Subject) -> list[Finding]:
         "Does no promise exceed 30 days, or 24 hours for entry/exit?",
         lambda n, q: _promises(subject, n, q),
     )
+    ask(
+        3,
+        "Does every row of the catalogue say what the name of its object says?",
+        lambda n, q: _altered(subject, n, q),
+    )
     ask(4, "Is every catalogued segment in the store?", lambda n, q: _losses(subject, n, q))
+    ask(5, "Is nothing condemned before it is due?", lambda n, q: _early(subject, now, n, q))
     ask(
         5,
         "Does every key that is gone have its record in the ledger?",
@@ -249,20 +255,47 @@ def _promises(subject: Subject, number: int, question: str) -> Finding:
     return _finding(number, question, broken, f"policy keeps {keeps}", "keys promised for longer")
 
 
+def _altered(subject: Subject, number: int, question: str) -> Finding:
+    count, shown = 0, list[str]()
+    for count, row in enumerate(subject.catalogue.altered(), start=1):  # noqa: B007 - the last one counts
+        if len(shown) < _SHOWN:
+            shown.append(row)
+    bad = f"{count} rows were altered: `videostore catalogue rebuild` puts right what has an object"
+    return Finding(number, question, not count, bad if count else "none was altered", shown)
+
+
+def _early(subject: Subject, now: datetime, number: int, question: str) -> Finding:
+    """Whoever condemns rows hides their footage; the sweep deletes nothing of it before its time."""
+    policy = subject.policies[Kind.VIDEO]
+    keys = {key.key_id: key for key in subject.keyrings[Kind.VIDEO].keys()}
+    early, leaving = list[str](), 0
+    for (key_id, camera_id, state), segments in subject.catalogue.leaving().items():
+        leaving += segments
+        key = keys.get(key_id)
+        if key is not None and key.destroyed_at is not None:
+            continue
+        deadlines = [policy.deadline(key_id, camera_id=camera_id), *([key.deadline] if key else [])]
+        if now < min(deadlines) - policy.lead:
+            early.append(f"{segments} segments of {camera_id} in {key_id}, {state}")
+    good = f"{leaving} segments on their way out, all due"
+    return _finding(number, question, early, good, "hours of cameras were condemned by somebody else")
+
+
 def _losses(subject: Subject, number: int, question: str) -> Finding:
-    """A row whose object is gone before its deadline is a loss; a row swept meanwhile is not."""
+    """A row whose object is gone before its deadline, or of another size, is a loss; a row swept meanwhile is
+    not."""
     lost: list[str] = []
     after: ObjectKey | None = None
     rows = 0
     while page := subject.catalogue.live(after=after, limit=_PAGE):
         rows += len(page)
-        missing = {segment.object_key for segment in page if subject.store.size(segment.object_key) is None}
+        missing = {one.object_key for one in page if subject.store.size(one.object_key) != one.size_bytes}
         if missing:
             again = subject.catalogue.live(after=after, limit=_PAGE)
             lost += sorted(missing & {segment.object_key for segment in again})
         after = page[-1].object_key
     return _finding(
-        number, question, lost, f"{rows} segments, all there", "segments are missing from the store"
+        number, question, lost, f"{rows} segments, all there", "segments are missing, or of another size"
     )
 
 

@@ -13,7 +13,8 @@ app = typer.Typer(help="Look after the index of segments.", no_args_is_help=True
 
 @app.command()
 def rebuild(*, site: SiteDir = None, as_json: AsJson = False) -> None:
-    """Fill the catalogue from a listing of the store alone. Safe at any time: it only adds."""
+    """Fill the catalogue from a listing of the store alone. Safe at any time: it only adds, and puts
+    right what somebody altered."""
     bar = Progress(
         TextColumn("day {task.completed:.0f} of {task.total:.0f}"),
         BarColumn(),

@@ -242,7 +242,8 @@ class Footage:
             if segment.camera_id != serving.camera_id or span is None:
                 raise IntegrityError(
                     f"the catalogue has rows of {serving.camera_id} in this span that are other footage",
-                    hint="Its rows were altered. Keep it; `videostore catalogue rebuild` fills a new one.",
+                    hint="They were altered: `videostore check` names them, `videostore catalogue rebuild` "
+                    "puts them right.",
                 )
             part = Part(segment, span)
             if serving.mode is Mode.VIEW and span != segment.span:

@@ -2,12 +2,13 @@
 
 The earliest deadline goes first, so an overload is made up in that order. Every step leaves a row that the
 next pass finds: condemned until the store confirmed that the object is absent, absent until the ledger has
-the certificate.
+the certificate. No more than that is believed of a row: what it names goes if it is due by its own name, and
+is certified if the store was asked in the same pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from os.path import commonprefix
 
 from videostore import telemetry
@@ -60,21 +61,28 @@ class Deletion:
 
     def _finish(self, key_id: KeyId, camera_id: CameraId, this: Pass) -> bool:
         """Take one camera of one hour as far as it goes, and say whether that was to the end."""
-        condemned = self._catalogue.condemned(key_id, camera_id)
-        left = len(condemned)
-        for at in range(0, len(condemned), _AT_ONCE):
-            batch = condemned[at : at + _AT_ONCE]
+        condemned = set(self._catalogue.condemned(key_id, camera_id))
+        leaving = condemned.union(self._catalogue.absent(key_id, camera_id))
+        going = [one for one in leaving if (one.key_id, one.camera_id) == (key_id, camera_id)]
+        going.sort(key=lambda one: (one.span, one.sequence))
+        if going and not this.due(key_id, camera_id):
+            if this.reading.doubt is None:
+                this.report.errors.append(f"delete: {camera_id} in {key_id} is condemned, and not due yet")
+            return True
+        gone: list[Segment] = []
+        for at in range(0, len(going), _AT_ONCE):
+            batch = going[at : at + _AT_ONCE]
             try:
-                gone = self._delete(batch, this)
+                confirmed = self._delete(batch, this)
             except StoreError as error:
                 this.report.errors.append(f"delete: {batch[0].object_key} and {len(batch) - 1} more: {error}")
                 return False
-            self._catalogue.mark_absent([segment.object_key for segment in gone])
-            self._count(gone, this.video, this)
-            left -= len(gone)
-        if left == 0 and (absent := self._catalogue.absent(key_id, camera_id)):
-            self._certify(absent, this)
-        return left == 0
+            self._catalogue.mark_absent([segment.object_key for segment in confirmed])
+            self._count(condemned.intersection(confirmed), this.video, this)
+            gone += confirmed
+        if gone and len(gone) == len(going):
+            self._certify(gone, this)
+        return len(gone) == len(going)
 
     def _delete(self, batch: Sequence[Segment], this: Pass) -> list[Segment]:
         """Delete, and return what the store confirms to be absent: it is in no listing of what remains."""
@@ -88,7 +96,7 @@ class Deletion:
                 this.report.errors.append(f"delete: {key} is still there{_why(refused.get(key))}")
         return [one for one in batch if one.object_key not in there and one.object_key not in refused]
 
-    def _count(self, gone: Sequence[Segment], policy: RetentionPolicy, this: Pass) -> None:
+    def _count(self, gone: Collection[Segment], policy: RetentionPolicy, this: Pass) -> None:
         now = self._clock.read().latest
         for segment in gone:
             deadline = policy.deadline(segment.key_id, camera_id=segment.camera_id)

@@ -100,7 +100,7 @@ class Reconciler:
                 except ValueError:
                     self._judge_by_receipt(found, Kind.VIDEO)
                     continue
-                if not self._due(segment):
+                if not self._this.due(segment.key_id, segment.camera_id):
                     break
                 batch.append(segment)
                 if len(batch) == _PAGE:
@@ -109,19 +109,16 @@ class Reconciler:
         finally:  # also what came before the listing broke off
             self._adopt(batch)
 
-    def _due(self, segment: Segment) -> bool:
-        policy = self._this.video
-        return policy.judge(segment.key_id, now=self._this.now, camera_id=segment.camera_id).due
-
     def _adopt(self, segments: Sequence[Segment]) -> None:
-        """Known or not: from here on the catalogue knows them, and what is due is condemned with the rest."""
-        adopted = self._catalogue.adopt(segments) if segments else 0
-        if not adopted:
+        """Known or not: from here on the catalogue knows them, and what is due is condemned with the rest, by
+        its name alone, whatever somebody wrote into its row."""
+        if not segments:
             return
-        log.warning("segments.adopted", segments=adopted)
-        self._this.report.segments_adopted += adopted
-        for key_id, camera_id in sorted({(one.key_id, one.camera_id) for one in segments if self._due(one)}):
-            self._this.report.segments_condemned += self._catalogue.condemn(key_id, camera_id)
+        if adopted := self._catalogue.adopt(segments):
+            log.warning("segments.adopted", segments=adopted)
+            self._this.report.segments_adopted += adopted
+        due = {one.object_key for one in segments if self._this.due(one.key_id, one.camera_id)}
+        self._this.report.segments_condemned += self._catalogue.condemn_these(due)
 
     def _judge_by_receipt(self, found: StoredObject, kind: Kind, *, ahead: timedelta = timedelta(0)) -> None:
         """Delete an object whose key says nothing, if it would be due ``ahead`` of now had it been captured

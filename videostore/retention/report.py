@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from videostore import telemetry
+from videostore.domain.camera import CameraId
 from videostore.domain.clock import Reading
 from videostore.domain.retention import Kind, RetentionPolicy
 from videostore.domain.segment import KeyId
@@ -56,6 +57,15 @@ class Pass:
     @property
     def video(self) -> RetentionPolicy:
         return self.policies[Kind.VIDEO]
+
+    def due(self, key_id: KeyId, camera_id: CameraId | None = None) -> bool:
+        """Say whether what is sealed to a key, or what of it is of one camera, must go: it is due, or its key
+        is destroyed."""
+        key = self.keys[Kind.VIDEO].get(key_id)
+        if key is not None and key.destroyed_at is not None:
+            return True
+        promised = key.deadline if key else None
+        return self.video.judge(key_id, now=self.now, promised=promised, camera_id=camera_id).due
 
     def failed(self, what: str, error: Exception) -> None:
         """Note what could not be done. The next pass tries again."""

@@ -28,7 +28,7 @@ const form = document.forms[arguments[0]];
 for (const [name, value] of Object.entries(arguments[1])) form.elements[name].value = value;
 form.requestSubmit();
 """
-SHOWN = "return document.getElementById(arguments[0]).checkVisibility()"
+SHOWN = "return document.getElementById(arguments[0])?.checkVisibility() === true"
 SEEN = """
 const video = document.querySelector("video");
 const hear = document.querySelector("figure button");
@@ -75,30 +75,44 @@ def browser(lobby, tmp_path_factory):
         yield window
 
 
-def test_an_officer_sees_frames_over_a_hole_and_a_change_of_format(lobby, browser, tmp_path):
-    browser.open(lobby.url)
+def wait_for(browser, part):
+    until(lambda: browser.run(SHOWN, part), seconds=60, why=lambda: str(browser.run(SEEN)))
 
-    def shows(part):
-        until(lambda: browser.run(SHOWN, part), seconds=60, why=lambda: str(browser.run(SEEN)))
 
-    browser.run(FILL, "login", lobby.credentials("alice"))
-    shows("why")
-    browser.run(FILL, "open", {"reference": "fire alarm, building B"})
-    shows("find")
-    now = lobby.clock.now()
-    browser.run("state.span = {start: new Date(arguments[0]), end: new Date(arguments[1])}",
-                "2026-11-24T12:30:00Z", now.isoformat())  # fmt: skip
-    browser.run("form.from.value = local(state.span.start); form.to.value = local(state.span.end)")
-    browser.run(FILL, "search", {"filter": "lobby"})
-    shows("actions")
+@pytest.fixture
+def search(lobby, browser):
+    """The page of an officer who has logged in, opened an incident and found footage: that of the test before
+    if it still is."""
+    if not browser.run(SHOWN, "actions"):
+        lobby.clock.passes(30 * SECOND)  # a code serves once
+        browser.open(lobby.url)
+        browser.run(FILL, "login", lobby.credentials("alice"))
+        wait_for(browser, "why")
+        browser.run(FILL, "open", {"reference": "fire alarm, building B"})
+        wait_for(browser, "find")
+        now = lobby.clock.now()
+        browser.run("state.span = {start: new Date(arguments[0]), end: new Date(arguments[1])}",
+                    "2026-11-24T12:30:00Z", now.isoformat())  # fmt: skip
+        browser.run("form.from.value = local(state.span.start); form.to.value = local(state.span.end)")
+        browser.run(FILL, "search", {"filter": "lobby"})
+        wait_for(browser, "actions")
+    return browser
+
+
+def test_an_officer_sees_frames_over_a_hole_and_a_change_of_format(lobby, search):
+    browser = search
     browser.run(WIDTHS)
     browser.run("document.getElementById('rate').value = '2'; document.getElementById('play').click()")
-    shows("view")
+    wait_for(browser, "view")
     last = f"{lobby.audible[1] - SECOND:%Y-%m-%d %H:%M:%S} UTC"
-    until(lambda: browser.run(SEEN)["time"] >= last, seconds=90, why=lambda: str(browser.run(SEEN)))
-    seen = browser.run(SEEN)
+    seen = {}
+
+    def has_seen_all():  # a busy machine shows the time of a frame before the frame
+        seen.update(browser.run(SEEN))
+        return seen["time"] >= last and len(seen["widths"]) > 1 and seen["frames"] > 0
+
+    until(has_seen_all, seconds=90, why=lambda: str(seen))
     assert seen["widths"] == [WIDTH, WIDTH // 2]
-    assert seen["frames"] > 0
     assert not seen["hear"]  # there is sound at its end only
     assert seen["note"] == f"went over {HOLE.seconds} s without footage: camera-unreachable"
     assert seen["problem"] == ""
@@ -106,9 +120,8 @@ def test_an_officer_sees_frames_over_a_hole_and_a_change_of_format(lobby, browse
     assert len(served) >= 8
 
 
-def test_an_officer_hears_what_was_recorded_with_sound(lobby, browser):
-    """After the test before, in the same window."""
-    start, end = lobby.audible
+def test_an_officer_hears_what_was_recorded_with_sound(lobby, search):
+    browser, (start, end) = search, lobby.audible
     browser.run("document.getElementById('rate').value = '1'")
     browser.run("begin(new Date(arguments[0]), new Date(arguments[1]), false)", f"{start}", f"{end}")
 
@@ -130,8 +143,9 @@ return ask("POST", "/auth/", {username: "alice", password: arguments[0]})
 """What the provider's own pages do when a person logs in there and agrees."""
 
 
-def test_an_officer_logs_in_by_the_organisation(lobby, browser):
-    lobby.clock.at = max(lobby.clock.at, datetime.now(UTC))  # a browser knows when a cookie ends
+def test_an_officer_logs_in_by_the_organisation(lobby, browser, monkeypatch):
+    now = max(lobby.clock.at, datetime.now(UTC))  # a browser knows when a cookie ends
+    monkeypatch.setattr(lobby.clock, "at", now)
     key = lobby.person_keys["dora"] = SigningKey.create(lobby.root / "dora.key")
     identity = lobby.provider.finish(**browse(lobby.provider, lobby.server))
     lobby.staff.add("dora", department="DSS", public_key=key.public, identity=identity)
@@ -144,8 +158,7 @@ def test_an_officer_logs_in_by_the_organisation(lobby, browser):
     waits = "return location.pathname === '/login.html'"
     until(lambda: browser.run(waits), seconds=60, why=lambda: browser.run("return location.href"))
     browser.run("location = new URLSearchParams(location.search).get('callback_url') + '&g_continue='")
-    shows = "return document.getElementById('why')?.checkVisibility() === true"
-    until(lambda: browser.run(shows), seconds=60, why=lambda: browser.run("return location.href"))
+    until(lambda: browser.run(SHOWN, "why"), seconds=60, why=lambda: browser.run("return location.href"))
     assert browser.run("return location.href") == f"{lobby.url}/"
     assert "videostore" not in browser.run("return document.cookie")
     assert [one["by"] for one in lobby.events(Event.LOGIN)][-1] == "oidc"

@@ -6,7 +6,7 @@ import os
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import time_machine
@@ -167,7 +167,14 @@ def test_a_store_without_room_takes_nothing_more_and_keeps_what_it_has(s3_server
 
 def test_a_server_that_is_killed_in_the_middle_of_puts_loses_nothing_that_was_acknowledged(tmp_path):
     spool, catalogue, ledger = Spool(tmp_path / "spool"), MemoryCatalogue(), ledger_in(tmp_path)
-    sealed = {}
+    sealed, add, killed = {}, catalogue.add, Event()
+
+    def add_some(segment):  # some are left, however late this test wakes up to kill the server
+        if len(catalogue.rows) >= 30:
+            assert killed.wait(60)
+        add(segment)
+
+    catalogue.add = add_some
     for number in range(40):
         body, span = os.urandom(1_000_000), Span(START + number * SECOND, START + (number + 1) * SECOND)
         key_id = KeyId.covering(span.start, HOUR)
@@ -193,6 +200,7 @@ def test_a_server_that_is_killed_in_the_middle_of_puts_loses_nothing_that_was_ac
         uploading.start()
         until(lambda: len(catalogue.rows) >= 5, seconds=60)
         server.stop()
+        killed.set()
         uploading.join()
         down = S3Store(bucket)
         for ask in (lambda: down.size(A), lambda: down.get(A), lambda: list(down.objects()), down.time):

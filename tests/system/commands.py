@@ -165,7 +165,7 @@ def make_site(directory: Path, *, segment="2s") -> Path:
     said("init", directory, "--name", "test")
     path = directory / "videostore.yaml"
     settings = {
-        "recorder": {"segment": segment, "stall": "3s"},
+        "recorder": {"segment": segment},
         "metrics": dict.fromkeys(("recorder", "retention", "gate"), "127.0.0.1:0"),
         "gate": {"listen": "127.0.0.1:0"},
     }

@@ -38,11 +38,16 @@ SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def template(tmp_path_factory):
     directory = make_site(tmp_path_factory.mktemp("deadlines") / "site")
     for name in ("lobby", "entrance"):
         said("camera", "add", name, f"rtsp://192.0.2.1/{name}", "--no-check", site=directory)
     return directory
+
+
+@pytest.fixture
+def site(template, tmp_path):
+    return shutil.copytree(template, tmp_path / "site")
 
 
 def record(site, name):

@@ -99,8 +99,9 @@ def test_a_killed_recorder_has_lost_at_most_two_seconds_and_no_closed_segment(si
         numbers = [number for film in eye.numbers(first_life, tmp_path) for number in film]
         assert breaks(numbers, loop=LOOP) == 0
         assert len(sent[name]) - len(numbers) <= 2 * FRAME_RATE
-        second_life = [segment for segment in segments if segment.span.start >= gap.span.end]
-        assert len(first_life) + len(second_life) == len(segments)
+        second_life = segments[len(first_life) :]
+        # It may show only after the gap was written that the first frame was there before.
+        assert second_life[0].span.start > gap.span.end - TOLERANCE
         assert breaks([one for film in eye.numbers(second_life, tmp_path) for one in film], loop=LOOP) == 0
         for one, following in pairwise(second_life):
             # The first frame may come late on a busy machine; the frames after it then move back, no further.

@@ -28,13 +28,16 @@ def test_the_recorder_says_when_it_is_ready_that_it_lives_and_stops_at_once(tmp_
     environment = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "2000000"}
     with serving("hanging", hangs="DESCRIBE") as server:
         said("camera", "add", "hanging", server.url("hanging"), "--no-check", site=site)
+        began = time.monotonic()
         with running(site, "recorder", env=environment) as recorder:
             assert manager.recv(100) == b"READY=1"
+            to_start = time.monotonic() - began
             assert [manager.recv(100) for _ in range(2)] == [b"WATCHDOG=1"] * 2
             until(lambda: "camera.started" in recorder.log.read_text(), seconds=60)
             began = time.monotonic()
             assert recorder.end() == 0
-            assert time.monotonic() - began < 5
+            # Not by the camera, which is waited for 10 s; a machine that starts it slowly ends it slowly.
+            assert time.monotonic() - began < max(5, 2 * to_start)
 
 
 def test_cameras_are_added_renamed_and_disabled_while_the_others_go_on(tmp_path):

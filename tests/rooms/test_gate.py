@@ -23,6 +23,7 @@ from tests.premises import DAY, HOUR, LOBBY, MINUTE, SECOND, START, Premises
 from tests.rooms.test_recorder import INFO, groups
 from videostore.catalogue.sql import SqlCatalogue
 from videostore.cli.client import _answer
+from videostore.domain import cmaf
 from videostore.domain.access import AccessPolicy, Mode, Reason
 from videostore.domain.camera import Camera
 from videostore.domain.errors import AccessRefused, CameraUnknown, LedgerUnavailable, every_error
@@ -616,6 +617,23 @@ def test_bytes_that_a_store_altered_are_not_shown(house, alice):
     house.store.bodies[key] = body[:-1] + bytes([body[-1] ^ 1]), stored_at
     answer = alice.part(serving)
     assert (answer.status_code, answer.json()["error"]) == (502, "IntegrityError")
+
+
+def test_a_segment_that_was_given_another_name_is_not_shown(house, alice):
+    """Whoever may write to the store can give what lies there any name, and not what is under the seal."""
+    packer = packing.choose(INFO, groups(1)[0].packets[0])
+    packer.pack(groups(1)[0])
+    stranger = uuid4()
+    recorded = [(LOBBY, START + 3 * SECOND), (stranger, START + 4 * SECOND), (LOBBY, START)]
+    for number, (camera, start) in enumerate(recorded, start=3):
+        house.record(number, movie=packer.alone() + cmaf.origin_of(camera, start), length=SECOND)
+    serving = alice.view(alice.grant(end=(START + MINUTE).isoformat()))
+    assert alice.part(serving, 3).status_code == 200
+    for index in (4, 5):
+        answer = alice.part(serving, index)
+        assert answer.status_code == 502
+        assert answer.json()["error"] == "IntegrityError"
+        assert str(stranger) not in answer.text
 
 
 @pytest.mark.parametrize(

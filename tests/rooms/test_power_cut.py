@@ -21,6 +21,7 @@ from tests.fakes.clock import SettableClock
 from tests.rooms.test_recorder import Film, frames, heavy
 from videostore.catalogue.sql import SqlCatalogue
 from videostore.check.segments import Verdict, verify
+from videostore.domain import cmaf
 from videostore.domain.camera import Camera
 from videostore.domain.chain import CONTEXT
 from videostore.domain.segment import KeyId, Span
@@ -177,7 +178,9 @@ def check(host, received, tmp_path):
     numbers = []
     for segment in (one for one in segments if one.span.start < AGAIN):
         film = tmp_path / "film.mp4"
-        film.write_bytes(pyrage.decrypt(store.get(segment.object_key), [host.identities[segment.key_id]]))
+        opened = pyrage.decrypt(store.get(segment.object_key), [host.identities[segment.key_id]])
+        assert cmaf.parse(opened).origin == cmaf.origin_of(CAMERA.id, segment.span.start)
+        film.write_bytes(opened)
         numbers += frame_numbers(film)
     assert numbers == list(range(len(numbers)))
     assert received - len(numbers) <= GOP + 1

@@ -396,7 +396,11 @@ def test_segments_of_every_codec_decode_one_by_one_and_joined(desk, tmp_path, co
     camera = Film([sent(number) for number in range(4 * GOP)])
     camera.info = replace(INFO, codec=codec)
     desk.session(camera).run(camera.stop)
-    movies = [cmaf.parse(desk.opened(segment)) for segment in desk.spool.pending()]
+    segments = desk.spool.pending()
+    movies = [cmaf.parse(desk.opened(segment)) for segment in segments]
+    assert [one.origin for one in movies] == [
+        cmaf.origin_of(one.camera_id, one.span.start) for one in segments
+    ]
     assert movies[0].frames >= 2 * GOP
     one_by_one = []
     for movie in movies:

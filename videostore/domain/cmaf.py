@@ -3,8 +3,10 @@
 A segment at rest is ``ftyp moov`` (the init) followed by fragments ``moof mdat``, its first frame
 at time zero. Whoever serves it moves the fragments to the time line it needs by rewriting
 ``tfdt`` and ``mfhd``; sample data is never touched. One picture track, which everything is counted by, and
-maybe sound beside it, which moves along; sizes up to 32 bits, as any segment of two minutes is. Source:
-ISO/IEC 14496-12, sections 8.8 (movie fragments) and 4.2 (boxes).
+maybe sound beside it, which moves along; sizes up to 32 bits, as any segment of two minutes is. A ``uuid``
+box of ours says of which camera it is, and when it begins (microseconds since 1970): whoever gives the
+object another name cannot change that, for it is under the seal. Source: ISO/IEC 14496-12, sections 8.8
+(movie fragments), 4.2 (boxes) and 11.1 (``uuid``).
 
 Pure. Bytes that are not what a segment must be raise SealBroken: they came out of a seal.
 """
@@ -14,11 +16,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from fractions import Fraction
+from uuid import UUID
 
+from videostore.domain.camera import CameraId
 from videostore.domain.errors import SealBroken
+from videostore.domain.segment import EPOCH, MICROSECOND
 
 _CONTAINERS = {b"moov", b"trak", b"mdia", b"moof", b"traf", b"mvex"}
+_ORIGIN = UUID("5ac3ce1e-96f1-4d0e-9b11-7d9f1f3f7a60").bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +66,13 @@ class Fragment:
 
 @dataclass(frozen=True, slots=True)
 class Movie:
-    """A fragmented MP4 taken apart. ``timescale`` is ticks per second."""
+    """A fragmented MP4 taken apart. ``timescale`` is ticks per second. ``origin`` is the box that says
+    of which camera it is, empty if none does."""
 
     init: bytes
     fragments: Sequence[Fragment]
     timescale: int
+    origin: bytes = b""
 
     @property
     def frames(self) -> int:
@@ -88,6 +97,7 @@ def parse(data: bytes) -> Movie:
     init: list[bytes] = []
     fragments: list[Fragment] = []
     moof, tracks = b"", dict[int, _Track]()
+    origin = b""
     for path, at, end in _boxes(data, 0, len(data), deep=False):
         box = data[at - 8 : end]
         match path[-1]:
@@ -99,9 +109,16 @@ def parse(data: bytes) -> Movie:
             case b"mdat" if moof:
                 fragments.append(_fragment(moof, box, tracks))
                 moof = b""
+            case b"uuid" if data[at : at + 16] == _ORIGIN:
+                origin = box
             case _:
                 pass
-    return Movie(b"".join(init), fragments, tracks[_picture(tracks)].timescale)
+    return Movie(b"".join(init), fragments, tracks[_picture(tracks)].timescale, origin)
+
+
+def origin_of(camera_id: CameraId, start: datetime) -> bytes:
+    """Return the box that says of which camera a segment is, and when it begins. Nobody else reads it."""
+    return struct.pack(">I4s16s16sQ", 48, b"uuid", _ORIGIN, camera_id.bytes, (start - EPOCH) // MICROSECOND)
 
 
 def join(init: bytes, fragments: Sequence[Fragment]) -> bytes:

@@ -286,7 +286,14 @@ class Footage:
                 f"{segment.object_key} does not hold the bytes that were recorded",
                 hint="Tell the operator: `videostore check`.",
             )
-        return cmaf.parse(self._keyring.open(segment.key_id, sealed))
+        movie = cmaf.parse(self._keyring.open(segment.key_id, sealed))
+        own = cmaf.origin_of(segment.camera_id, segment.span.start)
+        if movie.origin not in {own, b""}:  # recorders of before said nothing
+            raise IntegrityError(
+                f"{segment.object_key} holds footage of another camera or time",
+                hint="Tell the operator: `videostore verify segments`.",
+            )
+        return movie
 
     def _refuse_past(self, segment: Segment) -> None:
         """The key judges itself; but it may be that of cameras which are kept for longer."""

@@ -11,6 +11,7 @@ from threading import Event, Lock
 
 from videostore import telemetry
 from videostore.domain.camera import Camera, CameraId
+from videostore.domain.cmaf import origin_of
 from videostore.domain.errors import (
     CameraStreamInvalid,
     CameraUnreachable,
@@ -290,6 +291,7 @@ class _Assembly:
         pieces = self._packing.pack(group)
         if self._growth is None:
             self._start = self._timeline.place(group, self._info.time_base)
+            pieces.insert(1, origin_of(self._session.camera.id, self._start))
             self._session.begins(self._start)
             self._clock = self._measure_offset(group.packets[0])
             self._growth = self._session.grow(self._start)
@@ -303,7 +305,8 @@ class _Assembly:
             elif sum(map(len, pieces)) >= SMALLEST:
                 self._growth.note_end(Span(self._start, span.end))
             else:
-                facts, sealed = self._session.sealed(span, self._packing.alone())
+                alone = self._packing.alone() + origin_of(self._session.camera.id, span.start)
+                facts, sealed = self._session.sealed(span, alone)
                 self._session.keep_group(facts, sealed)
                 self._groups.append(facts)
         if group.damaged is not None:

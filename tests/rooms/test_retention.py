@@ -28,6 +28,7 @@ from videostore.domain.presence import Direction, Passage, Roll
 from videostore.domain.retention import Kind
 from videostore.domain.segment import MICROSECOND, Gap, GapReason, KeyId, ObjectKey, Span
 from videostore.recorder.spool import Spool, facts_of
+from videostore.retention import reconcile
 from videostore.retention.pace import Pace
 from videostore.retention.plan import plan
 from videostore.retention.service import RetentionService
@@ -615,6 +616,25 @@ def test_a_round_whose_every_listing_breaks_off_comes_to_its_end(site):
     assert store.bodies.keys() == {*young[:-1], fresh}
     assert store.longest == 7
     assert {row.object_key for row in site.catalogue.live()} == set(young)
+
+
+def test_a_round_comes_to_its_end_though_every_pass_is_of_a_process_of_its_own(site, monkeypatch):
+    monkeypatch.setattr(reconcile, "_PAGE", 4)
+    monkeypatch.setattr(reconcile, "_PAGES_A_PASS", 1)
+    recorded = [site.record(number, known=number > 20) for number in range(24)]
+    last = ObjectKey("z.jpg")
+    site.store.bodies[last] = b"?", START
+    del site.store.bodies[recorded[22].object_key]
+    site.clock.at = START + 29 * DAY - 15 * MINUTE
+    passes = 0
+    while not site.events(Event.LOSS):
+        (site.root / "round.json").write_bytes(b"?") if passes == 3 else None
+        site.sweep().run()
+        passes += 1
+        assert passes < 40
+    assert last not in site.store.bodies
+    assert len(site.catalogue.live()) == 24
+    assert [body["segments"] for body in site.events(Event.LOSS)] == [1]
 
 
 def test_an_object_under_a_keep_that_nobody_has_any_more_goes_by_it(site):

@@ -4,11 +4,13 @@ Two ways, both driven by what exists. The *search* comes whenever a key ended: i
 something due, each camera up to the first object that is not, so its cost follows what expires. The *round*
 comes each day and walks over all that is stored, in small steps between other work: it finds what the search
 does not look for, such as objects outside any day, and rows whose object is missing. It knows how far it has
-come: a store that breaks off every listing makes it slower, not endless.
+come, also after a restart: a store that breaks off every listing, or a host that starts anew each night,
+makes it slower, not endless.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from pathlib import Path
 from uuid import UUID
 
 from videostore import telemetry
@@ -23,6 +26,7 @@ from videostore.domain.errors import StoreError
 from videostore.domain.presence import PRESENCE, presence_key_id
 from videostore.domain.retention import Kind
 from videostore.domain.segment import SEGMENTS, ObjectKey, Segment, read_day_prefix
+from videostore.durable import write_file
 from videostore.ports import Catalogue, SegmentStore, StoredObject
 from videostore.retention.journal import Journal
 from videostore.retention.report import Pass, log
@@ -34,16 +38,21 @@ _ROUND_EACH = timedelta(days=1)
 
 
 class Reconciler:
-    """Adopts, deletes and reports. What a pass has no time for, the next one goes on with."""
+    """Adopts, deletes and reports. What a pass has no time for, the next one goes on with. ``bookmark`` is a
+    file that keeps how far the round has come."""
 
-    def __init__(self, *, store: SegmentStore, catalogue: Catalogue, journal: Journal) -> None:
+    def __init__(
+        self, *, store: SegmentStore, catalogue: Catalogue, journal: Journal, bookmark: Path | None = None
+    ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._journal = journal
         self._this: Pass
         self._search = _Errand(_SEARCH_EACH)
         self._round = _Errand(_ROUND_EACH)
-        self._progress = _Progress()
+        self._bookmark = bookmark
+        self._progress = _Progress.kept_in(bookmark) if bookmark else _Progress()
+        self._kept = self._progress.to_json()
 
     def search(self, this: Pass) -> None:
         """Look for what is due and unknown, if anything became due since, or an hour has passed."""
@@ -54,7 +63,12 @@ class Reconciler:
     def round(self, this: Pass) -> None:
         """Take some steps of the round over everything."""
         self._this = this
-        self._round.go(this, self._everything, steps=_PAGES_A_PASS)
+        try:
+            self._round.go(this, self._everything, steps=_PAGES_A_PASS)
+        finally:
+            if self._bookmark and self._kept != (come := self._progress.to_json()):
+                write_file(self._bookmark, come.encode())
+                self._kept = come
 
     # --- the search ---
 
@@ -141,6 +155,7 @@ class Reconciler:
         if not self._progress.all_objects:
             yield from self._all_objects()
             self._progress.all_objects = True
+            yield
         yield from self._all_rows()
         self._progress = _Progress()
 
@@ -155,7 +170,6 @@ class Reconciler:
                     yield
         finally:  # also what came before the listing broke off
             self._look_at(page)
-        yield
 
     def _look_at(self, page: Sequence[StoredObject]) -> None:
         """Adopt what is unknown, delete what is nothing of ours."""
@@ -212,6 +226,24 @@ class _Progress:
     all_objects: bool = False
     after_row: ObjectKey | None = None
     lost: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def to_json(self) -> str:
+        lost = [[*where, segments] for where, segments in sorted(self.lost.items())]
+        return json.dumps([self.after_object, self.all_objects, self.after_row, lost])
+
+    @classmethod
+    def kept_in(cls, bookmark: Path) -> _Progress:
+        """Return what ``to_json`` wrote; without it the round begins at the beginning."""
+        try:
+            after_object, all_objects, after_row, lost = json.loads(bookmark.read_bytes())
+            missing = Counter({(str(camera), str(key)): int(count) for camera, key, count in lost})
+            row = None if after_row is None else ObjectKey(str(after_row))
+            return cls(str(after_object), bool(all_objects), row, missing)
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("journal.bookmark-unreadable", path=str(bookmark), error=str(error))
+            return cls()
 
 
 class _Errand:

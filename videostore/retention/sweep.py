@@ -47,7 +47,8 @@ class Sweep:
     """Retention of one site. ``run`` is one pass; it may be killed at any line and run again.
 
     One object serves all passes of a process: it remembers what of the ledger it has read, and how far its
-    round over the store has come. ``bookmark`` is a file that keeps the former over restarts.
+    round over the store has come. ``bookmark`` is a file that keeps the former over restarts; the latter is
+    in ``round.json`` beside it.
     """
 
     def __init__(
@@ -70,7 +71,12 @@ class Sweep:
         self._deletion = Deletion(
             store=store, catalogue=catalogue, journal=self._journal, clock=clock, pace=pace
         )
-        self._reconciler = Reconciler(store=store, catalogue=catalogue, journal=self._journal)
+        self._reconciler = Reconciler(
+            store=store,
+            catalogue=catalogue,
+            journal=self._journal,
+            bookmark=bookmark and bookmark.with_name("round.json"),
+        )
         self._doubt: Doubt | None = None
 
     def run(self, go_on: Callable[[], bool] = lambda: True) -> SweepReport:

@@ -44,7 +44,7 @@ class Told:
         for camera in CAMERAS:
             span = [start.isoformat(), (start + HOUR).isoformat()]
             self.add(start + HOUR, Event.SEGMENTS_CHAINED, camera_id=str(camera), key_id=key_id, segments=300,
-                     span=span)  # fmt: skip
+                     span=span, before=f"the run before {key_id}")  # fmt: skip
         if deleted is None:
             return
         at = start + 30 * DAY - early
@@ -104,6 +104,16 @@ def test_ages_are_those_of_what_was_held_at_the_end_of_the_month(told):
     month = told.month(now=SPAN.end + 5 * DAY)
     assert month.ages == {0: 600, 2: 600, 3: 600}
     assert month.recorded == 3 * 2 * HOUR
+
+
+def test_a_run_that_a_power_cut_had_handed_over_twice_counts_once_and_as_it_was_last(told):
+    told.hour(SPAN.end - DAY)
+    *_, run = told.records
+    longer = {**run.body, "segments": 310, "span": [run.body["span"][0], SPAN.end.isoformat()]}
+    for body in (run.body, longer, longer):
+        told.add(run.at, run.event, **body)
+    month = told.month()
+    assert (month.ages, month.recorded) == ({1: 610}, HOUR + DAY)
 
 
 def test_people_are_counted_by_purpose_kind_and_reason(told):

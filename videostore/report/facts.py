@@ -137,6 +137,7 @@ class _Folding:
         self._unreviewed: set[str] = set()
         self._keys = KeysOnRecord()
         self._held: Counter[tuple[str, str]] = Counter()
+        self._last: dict[str, tuple[str, int, timedelta]] = {}
 
     def take(self, record: Record) -> None:
         body: Mapping[str, Any] = record.body
@@ -150,12 +151,20 @@ class _Folding:
                 if inside:
                     self._certified(record.at, body)
             case Event.SEGMENTS_CHAINED:
-                self._held[body["camera_id"], body["key_id"]] += body["segments"]
-                recorded = Span(*(datetime.fromisoformat(at) for at in body["span"]))
-                if within := recorded.intersection(self._month.span):
-                    self._month.recorded += within.duration
+                self._chained(body)
             case _:
                 self._taken_by_people(record, body, inside=inside)
+
+    def _chained(self, body: Mapping[str, Any]) -> None:
+        """A power cut can have the newest run of a camera handed over twice: it counts as it was last."""
+        recorded = Span(*(datetime.fromisoformat(at) for at in body["span"]))
+        within = recorded.intersection(self._month.span)
+        run = body["before"], body["segments"], within.duration if within else timedelta()
+        last = self._last.get(body["camera_id"])
+        _, segments, duration = last if last and last[0] == run[0] else ("", 0, timedelta())
+        self._last[body["camera_id"]] = run
+        self._held[body["camera_id"], body["key_id"]] += run[1] - segments
+        self._month.recorded += run[2] - duration
 
     def _certified(self, at: datetime, body: Mapping[str, Any]) -> None:
         self._month.absence_margins.append(_between(body["confirmed_at"], body["deadline"]))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -36,12 +37,14 @@ from videostore.domain.errors import (
 from videostore.domain.segment import MICROSECOND, Gap, GapReason, KeyId, Span
 from videostore.ports import Packet, StreamInfo
 from videostore.recorder import session as session_module
+from videostore.recorder import supervisor
 from videostore.recorder.cutter import JUMP, REORDER, SLEW, TOLERANCE, Cutter, Group, Timeline
 from videostore.recorder.growing import SMALLEST
 from videostore.recorder.muxer import Muxer, _times
 from videostore.recorder.record import Progress
 from videostore.recorder.session import CameraSession, Recording
 from videostore.recorder.spool import Spool, facts_of
+from videostore.recorder.supervisor import Recorder
 from videostore.recorder.upload import Bandwidth, Uploader
 from videostore.store.directory import DirectoryStore
 from videostore.synthetic.film import frame_numbers
@@ -793,6 +796,35 @@ def test_after_an_outage_the_newest_footage_goes_first_and_all_of_it_arrives(spo
         pass
     assert order[:3] == [449, 448, 447]
     assert sorted(order) == list(range(450))
+
+
+def test_a_recorder_that_stops_uploads_nothing_beside_what_the_store_still_takes(desk, depot, monkeypatch):
+    monkeypatch.setattr(supervisor, "_PATIENCE_SECONDS", 0.0)
+    taking, go_on, stop, asked = Event(), Event(), Event(), []
+    put = depot.store.put
+
+    def slow(key, body, **facts):
+        asked.append(key)
+        taking.set()
+        assert go_on.wait(60)
+        put(key, body, **facts)
+
+    monkeypatch.setattr(depot.store, "put", slow)
+    before = set(threading.enumerate())
+    recorder = Recorder(
+        desk.session(Film()).recording, depot.uploader, cameras=list, credentials=lambda _: None
+    )
+    running = Thread(target=recorder.run, args=[stop])
+    running.start()
+    assert taking.wait(60)
+    others = set(threading.enumerate()) - before - {running}
+    stop.set()
+    running.join(60)
+    assert not running.is_alive()
+    go_on.set()
+    for one in others:
+        one.join(60)
+    assert len(asked) == 1
 
 
 def test_so_many_segments_are_on_their_way_at_once_and_no_more(spool, tmp_path):

@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 from videostore import telemetry
 from videostore.domain.camera import Camera, CameraId, is_dropped
-from videostore.domain.errors import VideostoreError
+from videostore.domain.errors import StoreUnavailable, VideostoreError
 from videostore.recorder.folder import DropFolder
 from videostore.recorder.health import PictureHealth
 from videostore.recorder.session import CameraSession, Recording
@@ -73,10 +73,16 @@ class Recorder:
                 one.join(_PATIENCE_SECONDS)
             end_upload.set()
             uploads.join(_PATIENCE_SECONDS)
-            try:
-                self._uploader.upload_all()
-            except VideostoreError as error:
-                log.warning("upload.left", error=str(error), hint="The next start goes on from the spool.")
+            self._upload_the_rest(uploads)
+
+    def _upload_the_rest(self, uploads: Thread) -> None:
+        """Not beside a thread that the store still holds: what both handed over would be on record twice."""
+        try:
+            if uploads.is_alive():
+                raise StoreUnavailable("the store still takes what is on its way")
+            self._uploader.upload_all()
+        except VideostoreError as error:
+            log.warning("upload.left", error=str(error), hint="The next start goes on from the spool.")
 
     def _follow(self) -> None:
         wanted = {camera.id: camera for camera in self._cameras() if _is_stream(camera)}

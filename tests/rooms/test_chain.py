@@ -122,10 +122,9 @@ class Archive:
 
     def verify(self, **how):
         found = verify(
-            self.ledger.records(),
-            self.store,
-            **{"public": self.key.public, "cameras": {CAMERA}, "open_runs": self.spool.open_runs(),
-               "pending": self.spool.pending(), **how},
+            store=self.store,
+            **{"records": self.ledger.records(), "public": self.key.public, "cameras": {CAMERA},
+               "open_runs": self.spool.open_runs(), "pending": self.spool.pending(), **how},
         )  # fmt: skip
         return [(one.key_id.start.hour, one.verdict, one.problem) for one in found]
 
@@ -148,6 +147,22 @@ def test_what_waits_in_the_spool_is_part_of_it(archive):
     archive.record(8)
     assert archive.verify() == WHOLE
     assert archive.verify(pending=[])[1][1] is Verdict.BROKEN
+
+
+def test_a_run_that_ends_while_it_is_looked_for_is_whole(archive):
+    """Its last segment still waits when the ledger has the run already."""
+
+    def records():
+        for number in (8, 12):  # the hour key changes
+            archive.record(number)
+        for _, run in archive.spool.runs():
+            archive.ledger.append(Event.SEGMENTS_CHAINED, actor="recorder", body=run)
+        yield from archive.ledger.records()
+
+    def waiting():
+        yield from archive.spool.pending()
+
+    assert archive.verify(records=records(), open_runs=[], pending=waiting()) == WHOLE
 
 
 @pytest.mark.parametrize("number", [0, 3, 7])

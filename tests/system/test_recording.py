@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
-from itertools import pairwise
+from datetime import UTC, datetime, timedelta
+from itertools import count, pairwise
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from tests.cameras import serving
+from tests.fakes.clock import SettableClock
 from tests.servers import until
 from tests.system.commands import facts, make_site, running, said, videostore
 from videostore import app as composition
 from videostore.config.site import Site
+from videostore.domain.camera import Camera
+from videostore.domain.coverage import State
+from videostore.domain.ledger import Event
 from videostore.domain.retention import Kind
-from videostore.domain.segment import GapReason, Span
+from videostore.domain.segment import GapReason, KeyId, Span
 from videostore.recorder.cutter import TOLERANCE
+from videostore.recorder.spool import facts_of
+from videostore.recorder.upload import Uploader
 from videostore.synthetic.film import breaks, frame_numbers
 from videostore.synthetic.stream import FRAME_RATE, stream
 
@@ -132,6 +139,52 @@ def test_every_second_of_every_camera_is_explained(site, cameras, tmp_path):
     assert set(until_then) <= {"camera-unreachable", "stream-error"}
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert drawing.read_text().count("<rect") >= 5
+
+
+class Meanwhile:
+    """A catalogue beside which a recorder goes on: ``does`` comes after each answer, before whoever asked
+    has it."""
+
+    def __init__(self, catalogue, does):
+        self._catalogue, self._does = catalogue, does
+
+    def __getattr__(self, name):
+        def ask(*args):
+            found = getattr(self._catalogue, name)(*args)
+            self._does()
+            return found
+
+        return ask
+
+
+def test_footage_that_moves_while_it_is_asked_for_is_not_missed(tmp_path):
+    site, camera = Site.load(make_site(tmp_path / "site")), Camera(uuid4(), "lobby", "rtsp://127.0.0.1:1/x")
+    start, length = datetime.now(UTC) - timedelta(minutes=1), timedelta(seconds=2)
+    with composition.Parts(site) as parts:
+        catalogue, numbers = parts.catalogue, count()
+        parts.clock = SettableClock(start)
+        parts.ledger.append(Event.CAMERA_ADDED, actor="operator", body={"camera_id": str(camera.id)})
+        uploader = Uploader(parts.spool, parts.store, catalogue, parts.ledger, now=parts.clock.now)
+
+        def record():
+            number = next(numbers)
+            span = Span(start + number * length, start + (number + 1) * length)
+            key_id = KeyId.covering(span.start, timedelta(hours=1))
+            segment = facts_of(b"sealed", camera_id=camera.id, span=span, sequence=number, key_id=key_id)
+            parts.spool.commit(segment, b"sealed", groups=[])
+
+        def goes_on():
+            record()
+            uploader.upload_all()
+
+        record()
+        record()
+        parts.catalogue = Meanwhile(catalogue, goes_on)
+        site.announce("recorder", {})
+        first, last = composition.coverage(parts, camera, Span(start, start + 30 * length))
+        assert (first.state, last.state) == (State.FOOTAGE, State.OPEN)
+        assert first.span.duration >= 2 * length
+        assert next(numbers) > 3, "it went on"
 
 
 def test_passwords_are_in_no_process_list_no_log_and_no_catalogue(site, cameras, tmp_path):

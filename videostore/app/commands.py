@@ -34,7 +34,7 @@ from videostore.domain.errors import (
 )
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Kind
-from videostore.domain.segment import EPOCH, GapReason, Span
+from videostore.domain.segment import EPOCH, GapReason, Segment, Span
 from videostore.presence.register import amounts
 from videostore.retention.plan import Planned
 from videostore.retention.plan import plan as plan_hours
@@ -212,7 +212,9 @@ def plan(parts: Parts, moment: datetime) -> list[dict[str, Any]]:
 
 
 def verify_segments(parts: Parts, cameras: Sequence[CameraId], *, content: bool) -> list[segments.Finding]:
-    """Compare what the recorder signed with the store; all cameras if none is named."""
+    """Compare what the recorder signed with the store; all cameras if none is named. A run that ends moves
+    from its camera's note to those that wait and on to the ledger: they are read in this order."""
+    open_runs = list(parts.spool.open_runs())
     known = {camera.id for camera in parts.site.cameras.all()}
     destroyed = {key.key_id for key in parts.published(Kind.VIDEO).keys() if key.destroyed_at is not None}
     return list(
@@ -221,12 +223,17 @@ def verify_segments(parts: Parts, cameras: Sequence[CameraId], *, content: bool)
             parts.store,
             public=recorder_public_key(parts.site.root),
             cameras=cameras or known | segments.cameras_in(parts.store),
-            open_runs=[*(run for _, run in parts.spool.runs()), *parts.spool.open_runs()],
-            pending=parts.spool.pending(),
+            open_runs=[*(run for _, run in parts.spool.runs()), *open_runs],
+            pending=_waiting(parts),
             destroyed=destroyed,
             content=content,
         )
     )
+
+
+def _waiting(parts: Parts) -> Iterator[Segment]:
+    """Yield the segments that wait, as they are when the first is asked for."""
+    yield from parts.spool.pending()
 
 
 def rebuild_catalogue(parts: Parts, tell: Callable[[Progress], None]) -> dict[str, int]:
@@ -249,11 +256,17 @@ def check(parts: Parts, *, against: Sequence[Path] = ()) -> list[invariants.Find
 
 
 def coverage(parts: Parts, camera: Camera, span: Span) -> list[Stretch]:
-    """Return what became of every second of ``span``."""
-    now = host_time()
-    facts = [Stretch(one.span, State.FOOTAGE) for one in parts.catalogue.segments([camera.id], span)]
-    facts += [Stretch(one.span, State.FOOTAGE) for one in parts.spool.held(camera.id)]
-    gaps = [*parts.catalogue.gaps([camera.id], span), *(gap for _, gap in parts.spool.gaps())]
+    """Return what became of every second of ``span``.
+
+    A recorder goes on meanwhile: how far its record reaches is read first, and spool before catalogue, as
+    footage moves. Else what moved in between were in neither.
+    """
+    reaches, now = parts.spool.progress(camera.id).end, host_time()
+    held = [*parts.spool.held(camera.id)]
+    gaps = [gap for _, gap in parts.spool.gaps()]
+    held += parts.catalogue.segments([camera.id], span)
+    gaps += parts.catalogue.gaps([camera.id], span)
+    facts = [Stretch(one.span, State.FOOTAGE) for one in held]
     missing = [Stretch(gap.span, State.GAP, gap.reason.value) for gap in gaps if gap.camera_id == camera.id]
     facts += [*damaged(facts, [gap for gap in missing if gap.detail == GapReason.PACKET_LOSS]), *missing]
     first = min((fact.span.start for fact in facts), default=now)
@@ -262,7 +275,6 @@ def coverage(parts: Parts, camera: Camera, span: Span) -> list[Stretch]:
     facts.append(Stretch(Span(EPOCH, expired), State.EXPIRED))
     if span.end > now:
         facts.append(Stretch(Span(now, span.end), State.FUTURE))
-    reaches = parts.spool.progress(camera.id).end
     if reaches is not None and reaches < now and is_dropped(camera):
         facts.append(Stretch(Span(reaches, now), State.GAP, GapReason.CAMERA_UNREACHABLE.value))
     elif reaches is not None and reaches < now:

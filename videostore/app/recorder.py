@@ -107,7 +107,8 @@ def _key_for(parts: Parts) -> Callable[[CameraId, datetime], KeyId]:
 
 def _drop_folder(parts: Parts, folder: Folder, recording: Recording) -> DropFolder:
     def there(camera: Camera, span: Span) -> list[Span]:
-        held = [*parts.catalogue.segments([camera.id], span), *parts.spool.whole(camera.id, span)]
+        waits = parts.spool.whole(camera.id, span)  # before the catalogue, as footage moves
+        held = [*waits, *parts.catalogue.segments([camera.id], span)]
         return [segment.span for segment in held]
 
     return DropFolder(

@@ -48,7 +48,7 @@ def verify(
     public: str,
     cameras: Collection[CameraId],
     open_runs: Iterable[Mapping[str, Json]] = (),
-    pending: Sequence[Segment] = (),
+    pending: Iterable[Segment] = (),
     destroyed: Collection[KeyId] = (),
     content: bool = True,
 ) -> Iterator[Finding]:
@@ -56,11 +56,13 @@ def verify(
 
     ``open_runs`` and ``pending`` are what a recorder on this host has not handed over yet, ``destroyed`` the
     hour keys whose footage is lawfully gone; that of a camera kept for less may go before its key does,
-    with a certificate. With ``content`` every object is read and hashed.
+    with a certificate. With ``content`` every object is read and hashed. A recorder may go on meanwhile:
+    ``pending`` is read after all runs are known, and the store after it.
     """
     runs, given_up, certified = _from_ledger(records)
     for fields in open_runs:
         _collect(fields, runs)
+    pending = list(pending)
     waiting = {segment.object_key for segment in pending}
     for camera_id in sorted(cameras, key=str):
         left = {*_stored(store, camera_id), *(one for one in pending if one.camera_id == camera_id)}

@@ -243,11 +243,12 @@ class Spool:
         return self._places.files("lost")
 
     def held(self, camera_id: CameraId) -> list[Segment]:
-        """Return what of a camera is here: whole segments, and groups of the one being recorded."""
+        """Return what of a camera is here: whole segments, and groups of the one being recorded. Read in the
+        order in which they move: none is missed that becomes whole meanwhile."""
         camera = str(camera_id)
-        found = [*self._places.files("ready", camera=camera), *self._places.files("open", camera=camera)]
-        growing = (last_end(path) for path, _ in self._places.files("open", GROWS, camera=camera))
-        return [*(one for _, one in found), *(one for one in growing if one is not None)]
+        growing = [last_end(path) for path, _ in self._places.files("open", GROWS, camera=camera)]
+        found = [*self._places.files("open", camera=camera), *self._places.files("ready", camera=camera)]
+        return [*(one for one in growing if one is not None), *(one for _, one in found)]
 
     def whole(self, camera_id: CameraId, span: Span) -> list[Segment]:
         """Return the whole segments of a camera that are here and overlap ``span``, as this process knows."""

@@ -19,6 +19,7 @@ import pytest
 
 from tests.cameras import self_signed
 from tests.premises import HOUR, Premises
+from tests.servers import until
 from videostore.domain.camera import Camera, Transport
 from videostore.domain.segment import Gap, GapReason, KeyId, Span
 from videostore.recorder import session, sources
@@ -258,17 +259,20 @@ class Run:
             cameras=lambda: list(self.cameras.values()),
             credentials=logins.get,
         )
-        before = set(threading.enumerate())
+        before, self.began = set(threading.enumerate()), datetime.now(UTC)
         stop, wait = Event(), Event()
         thread = Thread(target=recorder.run, args=[stop])
         thread.start()
         wait.wait(HEALTHY)
+        self._until_recorded(since=self.began)
         for name, fault in FAULTS.items():
             fault.begins(self.sources[name])
         wait.wait(FAULTY)
         for name, fault in FAULTS.items():
             fault.ends(self.sources[name])
+        healed = datetime.now(UTC)
         wait.wait(HEALED)
+        self._until_recorded(since=healed)
         self.ended = datetime.now(UTC)
         stop.set()
         thread.join()
@@ -277,6 +281,18 @@ class Run:
                 one.join(60)  # the recorder waits for none that is slow to end
         while uploader.upload_all():  # what it left for its next start
             pass
+
+    def _until_recorded(self, *, since):
+        """Wait until there is footage that begins ``since`` then of every camera that can be recorded: on a
+        busy machine that takes longer than on another."""
+        cameras = [camera for name, camera in self.cameras.items() if FAULTS[name].pieces]
+
+        def is_recorded(camera):
+            waits = self.premises.spool.held(camera.id)
+            stored = self.premises.catalogue.segments([camera.id], Span(since, EVER.end))
+            return any(one.span.start >= since for one in [*waits, *stored])
+
+        until(lambda: all(map(is_recorded, cameras)), seconds=60)
 
     @property
     def late(self):

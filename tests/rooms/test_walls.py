@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from threading import Event as Stop
@@ -151,7 +152,7 @@ def test_the_store_deletes_by_itself_what_retention_left(s3_server):
     late, young = ObjectKey(f"segments/{old}/camera/uploaded-late.mp4.age"), SEGMENT
     put(store, late)
     put(store, young)
-    assert "complete" in s3_server.shell("s3.lifecycle.run-shard -shards 0-15 -s3 {s3} -runtime 20s")
+    assert "complete" in s3_server.shell("s3.lifecycle.run-shard -shards 0-15 -s3 {s3} -runtime 90s")
     assert [found.key for found in store.objects()] == [young]
 
 
@@ -163,8 +164,12 @@ def test_deleted_bytes_stay_on_the_disk_of_the_store_until_vacuum(s3_server):
     )
     put(store, SEGMENT, body)
 
+    def holds(path):
+        with suppress(FileNotFoundError):  # the volume of a bucket of another test, gone meanwhile
+            return body in path.read_bytes()
+
     def on_disk():
-        return any(body in path.read_bytes() for path in s3_server.directory.glob("*.dat"))
+        return any(map(holds, s3_server.directory.glob("*.dat")))
 
     assert on_disk()
     store.delete([SEGMENT])

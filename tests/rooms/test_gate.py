@@ -73,8 +73,7 @@ class House(Premises):
             self.admit(name)
         packer = packing.choose(INFO, groups(1)[0].packets[0])
         for number, group in enumerate(groups(3)):
-            packer.pack(group)
-            self.record(number, movie=packer.alone(), length=SECOND)
+            self.record(number, movie=packer.alone(group), length=SECOND)
         self.clock.passes(10 * SECOND)
         self.recorder = SigningKey.create(root / "recorder.key")
         self.gate = self.new_gate()
@@ -621,12 +620,12 @@ def test_bytes_that_a_store_altered_are_not_shown(house, alice):
 
 def test_a_segment_that_was_given_another_name_is_not_shown(house, alice):
     """Whoever may write to the store can give what lies there any name, and not what is under the seal."""
-    packer = packing.choose(INFO, groups(1)[0].packets[0])
-    packer.pack(groups(1)[0])
+    (group,) = groups(1)
+    movie = packing.choose(INFO, group.packets[0]).alone(group)
     stranger = uuid4()
     recorded = [(LOBBY, START + 3 * SECOND), (stranger, START + 4 * SECOND), (LOBBY, START)]
     for number, (camera, start) in enumerate(recorded, start=3):
-        house.record(number, movie=packer.alone() + cmaf.origin_of(camera, start), length=SECOND)
+        house.record(number, movie=movie + cmaf.origin_of(camera, start), length=SECOND)
     serving = alice.view(alice.grant(end=(START + MINUTE).isoformat()))
     assert alice.part(serving, 3).status_code == 200
     for index in (4, 5):

@@ -49,8 +49,7 @@ def movies(seconds, width=WIDTH, height=HEIGHT, *, heard=None):
     made = []
     for group in filter(None, found):
         packer = packing.choose(info, group.packets[0])
-        packer.pack(replace(group, sound=units))
-        made.append(packer.alone())
+        made.append(packer.alone(replace(group, sound=units)))
     return made
 
 

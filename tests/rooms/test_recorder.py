@@ -362,6 +362,31 @@ def test_every_frame_is_in_a_segment_and_segments_touch(desk, tmp_path):
     assert desk.gaps() == []
 
 
+class Counted(bytes):
+    """Bytes of a frame that say how many of their kind there are."""
+
+    there = 0
+
+    def __init__(self, *_):
+        Counted.there += 1
+
+    def __del__(self):
+        Counted.there -= 1
+
+
+def test_frames_are_in_memory_only_until_their_group_is_kept(desk):
+    most = 0
+
+    def sends():
+        nonlocal most
+        for one in heavy(frames(5 * GOP)):
+            most = max(most, Counted.there)
+            yield replace(one, data=Counted(one.data))
+
+    desk.record(sends(), segment=MINUTE)
+    assert most <= GOP + 1
+
+
 def test_large_groups_and_small_ones_make_the_same_segments(desk, tmp_path):
     segments = desk.record(heavy(frames(7 * GOP), every=3 * GOP), segment=3 * SECOND)
     assert [one.span.duration.total_seconds() for one in segments] == [3, 3, 1]

@@ -23,8 +23,8 @@ class Packing(Protocol):
         """Return what a group adds to the segment, in pieces, with the header before the first. Raises
         CameraStreamInvalid if its frames are not what the stream said they are."""
 
-    def alone(self) -> bytes:
-        """Return the group that was packed last as a movie of its own."""
+    def alone(self, group: Group) -> bytes:
+        """Return a small group as a movie of its own. Raises CameraStreamInvalid."""
 
 
 def choose(info: StreamInfo, keyframe: Packet) -> Packing:
@@ -40,7 +40,6 @@ def choose(info: StreamInfo, keyframe: Packet) -> Packing:
 class _Own:
     def __init__(self, packer: mp4.Packer) -> None:
         self._packer = packer
-        self._last: list[mp4.Fragment] = []
         self._at = self._count = 0
 
     def begin(self) -> None:
@@ -51,26 +50,23 @@ class _Own:
         pieces = fragment.boxes(start=self._at, number=self._count + 1)
         if not self._count:
             pieces.insert(0, self._packer.header)
-        self._last = [fragment]
         self._at, self._count = self._at + fragment.duration, self._count + 1
         return pieces
 
-    def alone(self) -> bytes:
-        return self._packer.movie(self._last)
+    def alone(self, group: Group) -> bytes:
+        return self._packer.movie([self._packer.pack(group)])
 
 
 class _Libav:
     def __init__(self, muxer: Muxer) -> None:
         self._muxer = muxer
-        self._last = b""
         self._at = self._count = 0
 
     def begin(self) -> None:
         self._at = self._count = 0
 
     def pack(self, group: Group) -> list[Piece]:
-        self._last = self._muxer.mux(group)
-        movie = cmaf.parse(self._last)
+        movie = cmaf.parse(self._muxer.mux(group))
         pieces: list[Piece] = [] if self._count else [movie.init]
         for fragment in movie.fragments:
             self._count += 1
@@ -78,5 +74,5 @@ class _Libav:
             self._at += fragment.duration
         return pieces
 
-    def alone(self) -> bytes:
-        return self._last
+    def alone(self, group: Group) -> bytes:
+        return self._muxer.mux(group)

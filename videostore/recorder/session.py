@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -164,16 +164,20 @@ class CameraSession:
                     self._count(packet)
                     if packet.keyframe and not packet.lost and not packet.sound:
                         self._recording.look(self._camera.id, stream.info, packet)
-                    for group in duet.add(packet):
-                        assembly.add(group)
-                        waited = self._recording.now() - packet.received_at
-                        telemetry.DURABLE_SECONDS.observe(max(0.0, waited.total_seconds()))
+                    self._assemble(assembly, duet.add(packet), packet.received_at)
                 if stop.is_set():
                     return
         finally:
             with self._lock:
                 self._flush()
                 self._why = GapReason.RECORDER_DOWN  # unless run() is told another reason before finish()
+
+    def _assemble(self, assembly: _Assembly, groups: Sequence[Group], received_at: datetime) -> None:
+        """Keep groups that were whole at ``received_at``. Nobody holds their frames any more after it."""
+        for group in groups:
+            assembly.add(group)
+            waited = self._recording.now() - received_at
+            telemetry.DURABLE_SECONDS.observe(max(0.0, waited.total_seconds()))
 
     def _flush(self) -> None:
         """Make a segment of what is in memory."""
@@ -305,7 +309,7 @@ class _Assembly:
             elif sum(map(len, pieces)) >= SMALLEST:
                 self._growth.note_end(Span(self._start, span.end))
             else:
-                alone = self._packing.alone() + origin_of(self._session.camera.id, span.start)
+                alone = self._packing.alone(group) + origin_of(self._session.camera.id, span.start)
                 facts, sealed = self._session.sealed(span, alone)
                 self._session.keep_group(facts, sealed)
                 self._groups.append(facts)

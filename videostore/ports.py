@@ -409,7 +409,8 @@ class Packet:
 
     ``received_at`` is the host's time of arrival, ``claimed_at`` the camera's own wall clock for
     this frame if it sent one (RTCP sender report). ``lost`` is how many RTP packets are known to be missing
-    between the frame before and this one, or inside either.
+    between the frame before and this one, or inside either. ``units`` is where in ``data`` units begin, each
+    behind a start code of four bytes, if whoever received it was told; empty if it has to be searched.
 
     With ``sound`` it is one AAC access unit (without ADTS header), or any number of G.711 samples. Its
     ``pts`` counts ticks of the sound's own ``time_base``, from a zero of its own: what places it beside the
@@ -423,6 +424,7 @@ class Packet:
     claimed_at: datetime | None
     lost: int = 0
     sound: bool = False
+    units: tuple[int, ...] = ()
 
 
 class CameraStream(Protocol):

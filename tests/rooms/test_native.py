@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
+import socket
 import struct
 import subprocess
 from dataclasses import astuple, replace
@@ -24,6 +26,7 @@ from videostore.ports import Packet, StreamInfo
 from videostore.recorder.cutter import SLEW, Cutter, Timeline
 from videostore.recorder.muxer import Muxer
 from videostore.recorder.native import digest, mp4, parameters, rtcp, rtsp, sdp
+from videostore.recorder.native.connection import Connection
 from videostore.recorder.native.frames import Doubt, H264Frames, H265Frames
 from videostore.recorder.native.interleaved import Interleaved
 from videostore.recorder.native.loop import arrival
@@ -425,6 +428,25 @@ def test_every_frame_comes_out_byte_for_byte(codec, b_frames, how):
     assert [frame.keyframe for frame in frames] == [at % GOP == 0 for at in range(count)]
 
 
+@pytest.mark.parametrize("size", [200, 1_500, 40_000])
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_a_frame_outlives_the_bytes_that_it_was_read_from(codec, size):
+    film, frames = stream(2, codec=codec), []
+    depacketizer = (H264Frames if codec == "h264" else H265Frames)(frames.append)
+    wire = b"".join(framed(0, one) for one in sent(film))
+    buffer = memoryview(bytearray(size + 2_000))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = Connection(ours, "rtsp://camera/", None, patience=9)
+        connection.listen(0, Receiver(96, depacketizer).packets, depacketizer.keep)
+        connection.go_live()
+        for at in range(0, len(wire), size):
+            theirs.sendall(wire[at : at + size])
+            assert connection.read(buffer)
+            buffer[:] = bytes(len(buffer))
+    assert frames == framed_film(sent(film), codec)
+
+
 def test_a_marker_after_parameter_sets_ends_no_frame():
     film = stream(2)
     packets = sent(film)
@@ -700,6 +722,48 @@ def test_two_decoders_and_our_own_reader_agree_about_a_segment(tmp_path, ffprobe
     joined = cmaf.join(ours.init, ours.fragments)
     (tmp_path / "joined.mp4").write_bytes(joined)
     assert frame_numbers(tmp_path / "joined.mp4") == list(range(4 * GOP))
+
+
+def telling(group, *, units=slice(None), before=b"", behind=b""):
+    """Return a group whose frames tell where ``units`` of theirs begin; ``before`` and ``behind`` is more."""
+    packets = []
+    for one in group.packets:
+        found = [at.start() for at in re.finditer(START, one.data)]
+        data = one.data if one.keyframe else before + one.data
+        packets.append(replace(one, data=data + behind, units=tuple(found[units])))
+    return replace(group, packets=packets)
+
+
+def silent(group):
+    return replace(group, packets=[replace(one, units=()) for one in group.packets])
+
+
+@pytest.mark.parametrize(("codec", "b_frames"), KINDS)
+def test_units_that_are_told_are_those_that_a_search_finds(codec, b_frames):
+    info, parts = groups(codec, b_frames)
+    first, second = (mp4.Packer(info, parts[0].packets[0]) for _ in range(2))
+    for group in map(telling, parts):
+        assert first.movie([first.pack(group)]) == second.movie([second.pack(silent(group))])
+
+
+FILLER = START[1:] + b"\x0c\xff\x80"
+
+
+@pytest.mark.parametrize("after", [0, 3])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param({"behind": FILLER}, id="anywhere"),
+        pytest.param({"units": slice(1)}, id="parameter sets and picture"),
+        pytest.param({"before": START + b"\x09\xf0"}, id="a delimiter and a picture"),
+    ],
+)
+def test_cameras_that_send_several_units_as_one_are_seen_through(how, after):
+    info, parts = groups("h264", 0)
+    first, second = (mp4.Packer(info, parts[0].packets[0]) for _ in range(2))
+    for at, group in enumerate(parts):
+        group = telling(group, **how if at >= after else {})
+        assert first.movie([first.pack(group)]) == second.movie([second.pack(silent(group))])
 
 
 def told(movie):

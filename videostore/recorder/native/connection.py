@@ -10,7 +10,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from videostore.domain.errors import CameraNotRtsp, CameraRefused, CameraStreamInvalid, CameraUnreachable
@@ -34,6 +34,7 @@ class Connection:
         self._deadline = time.monotonic() + patience
         self._buffer = memoryview(bytearray(BUFFER))
         self._channels: dict[int, Receive] = {}
+        self._keep: list[Callable[[], None]] = []
         self._interleaved = Interleaved(self._channels, message=self._heard)
         self._tail = b""
         self._answers: list[rtsp.Message] = []
@@ -53,8 +54,10 @@ class Connection:
     def fileno(self) -> int:
         return self._channel.fileno()
 
-    def listen(self, channel: int, receive: Receive) -> None:
+    def listen(self, channel: int, receive: Receive, keep: Callable[[], None] = lambda: None) -> None:
+        """Have ``receive`` called with what comes on a channel, and ``keep`` before those bytes go."""
         self._channels[channel] = receive
+        self._keep.append(keep)
 
     def free(self, *channels: int) -> bool:
         """Say whether nobody listens to these."""
@@ -152,6 +155,8 @@ class Connection:
                 return False
             data = buffer[: kept + count]
             done = self._interleaved.feed(data)
+            for keep in self._keep:
+                keep()
             self._tail = bytes(data[done:])
             if not (self._live and isinstance(self._channel, ssl.SSLSocket)):
                 return True  # what is left of TLS lies where no poll sees it

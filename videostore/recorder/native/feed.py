@@ -16,6 +16,7 @@ class Feed:
     def __init__(self, media: Media, depacketizer: Depacketizer) -> None:
         self.media = media
         self.receiver = Receiver(media.payload_type, depacketizer)
+        self.keep = depacketizer.keep
         self.report_channel = 0
         self._report: rtcp.SenderReport | None = None
         self._reported = 0.0

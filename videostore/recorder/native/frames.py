@@ -27,12 +27,14 @@ class Doubt(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One access unit. ``timestamp`` in ticks; ``lost`` packets before or inside it."""
+    """One access unit. ``timestamp`` in ticks; ``lost`` packets before or inside it; ``units`` are where in
+    ``data`` those of a picture begin, start codes and all."""
 
     data: bytes
     timestamp: int
     keyframe: bool
     lost: int
+    units: tuple[int, ...] = ()
 
 
 class VideoFrames(Depacketizer):
@@ -44,7 +46,9 @@ class VideoFrames(Depacketizer):
 
     def __init__(self, emit: Callable[[Frame], None]) -> None:
         self._emit = emit
-        self._data = bytearray()
+        self._pieces: list[bytes | memoryview] = []  # of the frame; from ``_fresh`` on they are not ours
+        self._fresh = self._size = 0
+        self._units: list[int] = []
         self._timestamp = 0
         self._ended: int | None = None  # time stamp of the frame before
         self._picture = self._key = False
@@ -64,14 +68,19 @@ class VideoFrames(Depacketizer):
             self._take(data)
         if marker and self._picture:
             self._end()
-        elif len(self._data) > _LONGEST_FRAME:
+        elif self._size > _LONGEST_FRAME:
             raise Doubt("endless-frame")
 
     def fragments(self, contents: list[memoryview]) -> None:
-        for one in contents:
-            self._data += one
-        if len(self._data) > _LONGEST_FRAME:
+        self._pieces += contents
+        self._size += len(contents) * len(contents[0])
+        if self._size > _LONGEST_FRAME:
             raise Doubt("endless-frame")
+
+    def keep(self) -> None:
+        if self._fresh < len(self._pieces):
+            self._pieces[self._fresh :] = [b"".join(self._pieces[self._fresh :])]
+            self._fresh = len(self._pieces)
 
     def _take(self, data: memoryview) -> None:
         raise NotImplementedError
@@ -82,7 +91,12 @@ class VideoFrames(Depacketizer):
                 raise Doubt("marker-inside-frame")
             self._picture = True
             self._key = self._key or key
-        self._data += _START
+        self._units.append(self._size)
+        self._add(_START)
+
+    def _add(self, data: bytes | memoryview) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
 
     def _aggregate(self, data: memoryview, at: int, unit: Callable[[memoryview], None]) -> None:
         """STAP-A and AP: units one after the other, each after its size."""
@@ -101,8 +115,9 @@ class VideoFrames(Depacketizer):
             self._waits = not self._key
             if self._timestamp - self._first > LONGEST_WAIT:
                 raise Doubt("no-keyframe")
-        frame = Frame(bytes(self._data), self._timestamp, self._key, self._lost)
-        self._data = bytearray()  # cleared, what a keyframe took from mmap would stay there: a call a page
+        frame = Frame(b"".join(self._pieces), self._timestamp, self._key, self._lost, tuple(self._units))
+        self._pieces, self._units = [], []
+        self._fresh = self._size = 0
         self._ended, self._lost = self._timestamp, 0
         self._picture = self._key = False
         self.middle = b""
@@ -124,8 +139,8 @@ class H264Frames(VideoFrames):
                     self._lost = self._lost or 1
                 unit = header & 0x1F
                 self._begin_unit(0 < unit < 6, unit == 5)
-                self._data.append(data[0] & 0xE0 | unit)
-            self._data += data[2:]
+                self._add(bytes((data[0] & 0xE0 | unit,)))
+            self._add(data[2:])
             self.middle = b"" if header & 0x40 else bytes((data[0], header & 0x1F))
         elif 0 < kind < 24:
             self._unit(data)
@@ -137,7 +152,7 @@ class H264Frames(VideoFrames):
     def _unit(self, data: memoryview) -> None:
         kind = data[0] & 0x1F
         self._begin_unit(0 < kind < 6, kind == 5)
-        self._data += data
+        self._add(data)
         self.middle = b""
 
 
@@ -156,8 +171,8 @@ class H265Frames(VideoFrames):
                     self._lost = self._lost or 1
                 unit = header & 0x3F
                 self._begin_unit(unit < 32, 16 <= unit < 24)
-                self._data += bytes([data[0] & 0x81 | unit << 1, data[1]])
-            self._data += data[3:]
+                self._add(bytes((data[0] & 0x81 | unit << 1, data[1])))
+            self._add(data[3:])
             self.middle = b"" if header & 0x40 else bytes((data[0], data[1], header & 0x3F))
         elif kind < 48:
             self._unit(data)
@@ -172,5 +187,5 @@ class H265Frames(VideoFrames):
             return
         kind = data[0] >> 1 & 0x3F
         self._begin_unit(kind < 32, 16 <= kind < 24)
-        self._data += data
+        self._add(data)
         self.middle = b""

@@ -34,6 +34,7 @@ _KEYFRAME, _OTHER = 0x02000000, 0x01010000
 _NTP_TO_UNIX = 2_208_988_800
 _UNITY = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 _START = b"\x00\x00\x00\x01"
+_BEGINNING = 512  # bytes of a unit, in which another that it hides would begin
 
 Piece: TypeAlias = bytes | memoryview
 
@@ -139,6 +140,7 @@ class Packer:
             self._heard = info.time_base / info.sound.time_base
             tracks.append(_sound_track(info.sound))
         self.header = _header(self.timescale, tracks)
+        self._searched = self._hides = False  # for units that hide in others; there are some
 
     def pack(self, group: Group) -> Fragment:
         start = group.packets[0].pts
@@ -153,15 +155,37 @@ class Packer:
         media: list[Piece] = []
         samples = []
         for packet, duration, pts, dts in zip(group.packets, durations, shown, decoded, strict=True):
-            size = _add_units(packet.data, media)
+            units = self._split(packet)
+            for unit in units:
+                media += [struct.pack(">I", len(unit)), unit]
+            size = sum(map(len, units)) + 4 * len(units)
             flags = _KEYFRAME if packet.keyframe else _OTHER
             samples.append(Sample(duration, size, flags, pts - dts + early))
+        self._searched = True
         runs = [Run(_PICTURE, 0, Fraction(1), samples)]
         if self._heard is not None and group.sound:
             begins = group.sound[0].at + int(early * self._heard)
             runs.append(Run(_SOUND, begins, self._heard, _units(group.sound)))
             media += [unit.data for unit in group.sound]
         return Fragment(runs, media, sum(durations), self.timescale, group.packets[0].claimed_at)
+
+    def _split(self, packet: Packet) -> Sequence[Piece]:
+        """Return the units of a frame, without start codes.
+
+        Where they begin, the camera's packets told; but some cameras send several as one, with start codes
+        between. Of one that did not in its first group, only keyframes are still searched to the end.
+        """
+        data, told = packet.data, packet.units
+        known = bool(told) and self._searched and not self._hides and not packet.keyframe
+        bounds = list(pairwise([*(told or (0,)), len(data)]))
+        if data.startswith(_START) and not any(
+            parameters.START.search(data, at + 4, min(end, at + _BEGINNING) if known else end)
+            for at, end in bounds
+        ):
+            view = memoryview(data)
+            return [view[at + 4 : end] for at, end in bounds]
+        self._hides = True
+        return parameters.units(data)
 
     def movie(self, fragments: Sequence[Fragment]) -> bytes:
         """Return a whole segment, its first frame at zero."""
@@ -178,18 +202,6 @@ def _units(sound: Sequence[Unit]) -> list[Sample]:
     return [
         Sample(end - unit.at, len(unit.data), _KEYFRAME, 0) for unit, end in zip(sound, ends, strict=True)
     ]
-
-
-def _add_units(data: bytes, media: list[Piece]) -> int:
-    """Add the units of a frame, lengths before them; return the bytes that they take."""
-    if data[:4] == _START and parameters.START.search(data, 4) is None:
-        media += [struct.pack(">I", len(data) - 4), memoryview(data)[4:]]
-        return len(data)
-    size = 0
-    for unit in parameters.units(data):
-        media += [struct.pack(">I", len(unit)), unit]
-        size += 4 + len(unit)
-    return size
 
 
 def _timescale(time_base: Fraction) -> int:

@@ -20,8 +20,12 @@ class Depacketizer:
         raise NotImplementedError
 
     def fragments(self, contents: list[memoryview]) -> None:
-        """Take what is behind ``middle`` in payloads that go on: same time stamp, no marker, none lost."""
+        """Take what is behind ``middle`` in payloads that go on, all as long: same time stamp, no
+        marker, none lost."""
         raise NotImplementedError
+
+    def keep(self) -> None:
+        """Copy what is still needed of ``data``: its bytes are about to be written over."""
 
 
 class Receiver:

@@ -166,7 +166,7 @@ class NativeStream:
             self._connection.session, seconds = rtsp.session(answer)
             self._keepalive = max(1.0, min(30.0, seconds / 2))
         self._feeds.append(feed)
-        self._connection.listen(channels[0], feed.receiver.packets)
+        self._connection.listen(channels[0], feed.receiver.packets, feed.keep)
         self._connection.listen(channels[1], lambda *packet: self._heard_report(feed, *packet))
         feed.report_channel = channels[1]
 
@@ -250,7 +250,17 @@ class NativeStream:
         at = frame.timestamp
         self._first = at if self._first is None else self._first
         arrived_at = arrival(self._since, self._read_at, (at - self._first) / feed.media.clock_hz)
-        self._batch.append(Packet(frame.data, at, frame.keyframe, arrived_at, feed.claimed(at), frame.lost))
+        self._batch.append(
+            Packet(
+                frame.data,
+                at,
+                frame.keyframe,
+                arrived_at,
+                feed.claimed(at),
+                frame.lost,
+                units=frame.units,
+            )
+        )
         self._framed = time.monotonic()
         self._due = self._due or frame.keyframe
 
@@ -299,9 +309,10 @@ class NativeStream:
                 raise self._gone("is not read any more") from None
             if isinstance(batch, BaseException):
                 raise batch
-            for packet in batch:
-                self._taken_bytes += len(packet.data)
-                yield packet
+            batch.reverse()
+            while batch:
+                self._taken_bytes += len(batch[-1].data)
+                yield batch.pop()  # which the generator does not hold: a group is let go of once it is kept
 
     def close(self) -> None:
         with self._lock:

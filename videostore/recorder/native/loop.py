@@ -34,7 +34,7 @@ class Reader(Protocol):
     def fileno(self) -> int: ...
 
     def readable(self, buffer: memoryview, since: datetime, now: datetime) -> None:
-        """Read what came between ``since`` and ``now``."""
+        """Read what came after ``since``, most of it until ``now``."""
 
     def rest(self, monotonic: float) -> None:
         """Called when all were read: time to hand over."""
@@ -76,18 +76,19 @@ class Loop:
 
     def _run(self) -> None:
         buffer = memoryview(bytearray(BUFFER))
-        rested_from = self._now()
+        now = self._now()
         looked = 0.0
         while not self._idle():
-            ready = self._poll.poll(0)
-            since = rested_from
-            if not ready:
+            ready, since = self._poll.poll(0), now
+            if ready:
+                now = self._now()
+            else:
                 ready = self._poll.poll(_LONGEST_WAIT)
-                since = self._now()
+                since = now = self._now()
             found = [self._readers.get(number) for number, _ in ready]
             readers = [reader for reader in found if reader is not None]
             for reader in readers:
-                reader.readable(buffer, since, self._now())
+                reader.readable(buffer, since, now)
             monotonic = time.monotonic()
             for reader in readers:
                 reader.rest(monotonic)
@@ -95,5 +96,4 @@ class Loop:
                 looked = monotonic
                 for reader in list(self._readers.values()):
                     reader.look_after(monotonic)
-            rested_from = self._now()
             time.sleep(_REST)

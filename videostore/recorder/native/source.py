@@ -36,7 +36,7 @@ _OPENING = timedelta(seconds=10)
 _REDIRECTS = 3
 _REPORT = 5.0  # seconds between receiver reports (RFC 3550, 6.2: five at least)
 _PATIENCE = 10.0  # seconds beyond the stall after which the loop itself is in question
-_HAND_OVER = 0.5  # seconds a frame waits at most
+_HAND_OVER = 1.0  # seconds a frame waits at most; to wake a thread is not cheap
 _MOST_WAITING = 32 * 1024 * 1024
 """Bytes of frames that nobody took: beyond it the camera has to wait, which TCP tells it."""
 _MOST_SKIPPED = 64 * 1024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 from uuid import uuid4
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tests.fakes.catalogue import MemoryCatalogue
 from tests.fakes.segment_store import MemorySegmentStore
 from tests.premises import ledger_in
-from videostore.check.segments import Verdict, cameras_in, verify
+from videostore.check.segments import Verdict, cameras_in, sample, verify
 from videostore.domain.chain import BEGINNING, CONTEXT, Item, Run, belongs, extended, fold, problem
 from videostore.domain.ledger import Event
 from videostore.domain.segment import KeyId, Sha256Hex, Span
@@ -120,6 +121,10 @@ class Archive:
     def upload(self):
         Uploader(self.spool, self.store, self.catalogue, self.ledger, now=lambda: START).upload_all()
 
+    def stored_in(self, key_id):
+        """Return the last object of an hour."""
+        return max(key for key in self.store.bodies if f"{key_id.start:%Y%m%dT%H}" in key)
+
     def verify(self, **how):
         found = verify(
             store=self.store,
@@ -193,6 +198,12 @@ def test_a_segment_that_no_recorder_made_is_found(archive, number):
     assert [text for _, _, text in archive.verify() if text]
 
 
+def test_no_number_hides_a_segment_that_no_recorder_made_in_an_hour_that_is_chained(archive):
+    forged, body = segment(9_999_999_999, start=START + 25 * MINUTE, body=b"forged")
+    archive.store.bodies[forged.object_key] = body, START
+    assert (12, Verdict.BROKEN, "1 segments are there that no recorder chained") in archive.verify()
+
+
 def test_footage_of_another_camera_does_not_pass_for_this_ones(archive):
     other = uuid4()
     stranger, body = segment(1, camera=other)
@@ -204,6 +215,48 @@ def test_footage_of_another_camera_does_not_pass_for_this_ones(archive):
 def test_a_run_that_somebody_else_signed_is_not_believed(archive):
     somebody = SigningKey.create(archive.root / "somebody.key")
     assert {verdict for _, verdict, _ in archive.verify(public=somebody.public)} == {Verdict.BROKEN}
+
+
+@pytest.mark.parametrize("chance", [0, 1])
+def test_a_sample_of_hours_finds_what_is_wrong_in_them_by_two_listings(archive, chance):
+    """The newest, and others by chance: of twelve hours four are looked at, and nothing is read."""
+    for number in range(8, 80):
+        archive.record(number)
+    archive.upload()
+    hours = [KeyId.covering(START + hour * HOUR, HOUR) for hour in range(13)]
+    listed = []
+    objects = archive.store.objects
+
+    def counted(prefix=""):
+        listed.append(prefix)
+        return objects(prefix)
+
+    archive.store.objects = counted
+
+    def sampled(**how):
+        found = sample(
+            archive.ledger.records,
+            archive.store,
+            settled=lambda _, key_id: key_id != hours[11],
+            size=2,
+            chance=Random(chance),
+            **{"public": archive.key.public, "pending": archive.spool.pending(), **how},
+        )
+        return {one.key_id: one.problem for one in found}
+
+    whole = sampled()
+    assert {hours[10], hours[12]} <= whole.keys()
+    assert hours[11] not in whole
+    assert len(listed) == len(whole) in {3, 4}
+    assert not any(whole.values())
+    assert {*sampled(public="ed25519:" + "0" * 64).values()} == {"the recorder did not sign this"}
+    stranger, body = segment(9_999_999_999, start=hours[10].start + MINUTE, body=b"of another camera")
+    archive.store.bodies[stranger.object_key] = body, START
+    del archive.store.bodies[archive.stored_in(hours[12])]
+    altered = sampled()
+    assert altered[hours[10]] == "1 segments are there that no recorder chained"
+    assert "1 of 6 segments are missing" in altered[hours[12]]
+    assert sum(map(bool, altered.values())) == 2
 
 
 def test_an_hour_that_was_lawfully_deleted_is_not_missed(archive):

@@ -21,7 +21,9 @@ from tests.premises import DAY, HOUR, LOBBY, MINUTE, SECOND, START, Premises
 from videostore import telemetry
 from videostore.catalogue.sql import SqlCatalogue
 from videostore.check.certificate import verify_certificate
-from videostore.check.invariants import Subject, check
+from videostore.check.invariants import check
+from videostore.check.subject import Subject
+from videostore.domain.chain import CONTEXT, extended
 from videostore.domain.errors import KeyDestroyed, LedgerUnavailable, PromiseBroken, StoreUnavailable
 from videostore.domain.ledger import Event, canonical
 from videostore.domain.presence import Direction, Passage, Roll
@@ -363,6 +365,28 @@ def subject(site):
     return Subject(
         **own, policies=site.in_force(), holdings={}, ledger=site.ledger, verify_ledger=lambda: ((), 0)
     )
+
+
+def test_a_check_compares_hours_with_what_the_recorder_chained_once_they_are_settled(site):
+    run = None
+    for number in range(3):
+        run = extended(run, site.record(number))
+    signature = site.key.sign(run.to_json(), context=CONTEXT)
+    body = {**run.to_json(), "signature": signature}
+    site.ledger.append(Event.SEGMENTS_CHAINED, actor="recorder", body=body)
+    whole = replace(subject(site), recorder=lambda: site.key.public)
+
+    def asked():
+        (finding,) = [one for one in check(whole) if "chained them" in one.question]
+        return finding.holds, finding.answer[:9], len(finding.evidence)
+
+    assert asked() == (True, "0 hours o", 0), "it may go on"
+    site.clock.passes(2 * HOUR)
+    assert asked() == (True, "1 hours o", 0)
+    site.record(number, movie=b"of another camera")
+    assert asked() == (False, "1 hours o", 1)
+    due(site)
+    assert asked() == (True, "0 hours o", 0), "it is on its way out"
 
 
 def test_a_header_that_cannot_be_read_keeps_no_other_key_alive_and_its_own_no_longer(site):

@@ -21,6 +21,7 @@ from videostore.app.keys import (
 )
 from videostore.app.parts import Parts, sweep
 from videostore.check import invariants, segments
+from videostore.check.subject import Finding
 from videostore.config.credentials import resolve_credentials
 from videostore.config.settings import DirectoryStoreSettings
 from videostore.config.site import NewDirectory, Site, create_site
@@ -212,9 +213,9 @@ def plan(parts: Parts, moment: datetime) -> list[dict[str, Any]]:
 
 
 def verify_segments(parts: Parts, cameras: Sequence[CameraId], *, content: bool) -> list[segments.Finding]:
-    """Compare what the recorder signed with the store; all cameras if none is named. A run that ends moves
-    from its camera's note to those that wait and on to the ledger: they are read in this order."""
-    open_runs = list(parts.spool.open_runs())
+    """Compare what the recorder signed with the store; all cameras if none is named. Open runs are read
+    before the ledger that they move to."""
+    open_runs = parts.open_runs()
     known = {camera.id for camera in parts.site.cameras.all()}
     destroyed = {key.key_id for key in parts.published(Kind.VIDEO).keys() if key.destroyed_at is not None}
     return list(
@@ -223,7 +224,7 @@ def verify_segments(parts: Parts, cameras: Sequence[CameraId], *, content: bool)
             parts.store,
             public=recorder_public_key(parts.site.root),
             cameras=cameras or known | segments.cameras_in(parts.store),
-            open_runs=[*(run for _, run in parts.spool.runs()), *open_runs],
+            open_runs=open_runs,
             pending=_waiting(parts),
             destroyed=destroyed,
             content=content,
@@ -250,7 +251,7 @@ def rebuild_catalogue(parts: Parts, tell: Callable[[Progress], None]) -> dict[st
     }
 
 
-def check(parts: Parts, *, against: Sequence[Path] = ()) -> list[invariants.Finding]:
+def check(parts: Parts, *, against: Sequence[Path] = ()) -> list[Finding]:
     """Ask every promise of the site. ``against`` are checkpoints besides those of its anchors."""
     return invariants.check(parts.subject(against))
 

@@ -11,6 +11,7 @@ from videostore.app.ledger import verify_against
 from videostore.app.parts import Parts
 from videostore.check import invariants
 from videostore.check.listing import Keeps
+from videostore.check.subject import Finding
 from videostore.domain.ledger import Event
 from videostore.domain.retention import CEILING, Kind, SegmentState
 from videostore.ledger.anchors import Outside
@@ -50,7 +51,7 @@ def retention_status(parts: Parts) -> dict[str, Any]:
 
 def check_listing(
     parts: Parts, *, ledger: Path | None = None, public_key: str = "", against: Sequence[Path] = ()
-) -> list[invariants.Finding]:
+) -> list[Finding]:
     """Ask what a listing of the store can answer: no key, catalogue or mark of the clock is opened.
 
     The later of this host's time and the store's counts. With a copy of the ledger the store is judged by the

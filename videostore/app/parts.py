@@ -7,13 +7,21 @@ from contextlib import ExitStack, suppress
 from datetime import datetime
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from videostore.app.host import host_time
-from videostore.app.keys import ELSEWHERE, ledger_key, ledger_public, login_key, master_key, recorder_key
+from videostore.app.keys import (
+    ELSEWHERE,
+    ledger_key,
+    ledger_public,
+    login_key,
+    master_key,
+    recorder_key,
+    recorder_public_key,
+)
 from videostore.app.ledger import open_ledger, verify_against
-from videostore.check import invariants
+from videostore.check.subject import Subject
 from videostore.config.credentials import resolve_credentials
 from videostore.config.follow import Followed
 from videostore.config.settings import (
@@ -267,11 +275,17 @@ class Parts:
         bucket = bucket_of(self.site, settings, settings.roles.get(self.role, settings.credentials))
         return Walls(bucket, lambda: (self.policies()[Kind.VIDEO], self.policies()[Kind.ENTRY_EXIT]))
 
-    def subject(self, against: Sequence[Path] = ()) -> invariants.Subject:
+    def open_runs(self) -> list[Mapping[str, Any]]:
+        """Return the runs of the chain that this host's recorder has not handed over yet. One that ends moves
+        from its camera's note to those that wait and on to the ledger: they are read in this order."""
+        going_on = list(self.spool.open_runs())
+        return [*(run for _, run in self.spool.runs()), *going_on]
+
+    def subject(self, against: Sequence[Path] = ()) -> Subject:
         """Return everything a check looks at; ``against`` are checkpoints besides those of its anchors."""
         outside = cache(self.outside)
         settings = self.site.settings.keyring
-        return invariants.Subject(
+        return Subject(
             policies=self.policies(),
             keyrings=self.keyrings,
             holdings=self.holdings,
@@ -281,6 +295,9 @@ class Parts:
             ledger=self.ledger,
             verify_ledger=lambda: verify_against(self.site.root / "ledger", "", against, outside()),
             unread=lambda: outside().unread,
+            recorder=lambda: recorder_public_key(self.site.root),
+            open_runs=self.open_runs,
+            pending=self.spool.pending,
             store_breaches=lambda: self.walls.breaches(now=host_time()) if self.walls else (),
             private_files=[
                 *([] if settings.master_key.startswith(ELSEWHERE) else [self.site.path(settings.master_key)]),

@@ -8,6 +8,7 @@ keeps no other from being read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from videostore import telemetry
 from videostore.catalogue.tables import KEY, SEGMENTS
 from videostore.domain.camera import CameraId
+from videostore.domain.coverage import JITTER
 from videostore.domain.retention import SegmentState
 from videostore.domain.segment import (
     EPOCH,
@@ -29,6 +31,7 @@ from videostore.domain.segment import (
     Segment,
     Span,
 )
+from videostore.ports import Amount
 
 STATE = {SegmentState.LIVE: 0, SegmentState.CONDEMNED: 1, SegmentState.ABSENT: 2}
 STATES = frozenset(STATE.values())
@@ -179,3 +182,31 @@ def moment(us: int) -> datetime:
 def gap_of(row: Sequence[Any]) -> Gap:
     camera, start, end, reason = row
     return Gap(Span(moment(start), moment(end)), UUID(camera), GapReason(reason))
+
+
+def amount_of(row: Sequence[Any]) -> Amount:
+    *key, camera, objects, size_bytes = row
+    return Amount(key_of(key), UUID(camera), objects, int(size_bytes))
+
+
+def moment_of(row: Sequence[Any]) -> datetime:
+    return moment(row[0])
+
+
+def sum_of(one: Amount, other: Amount) -> Amount:
+    return replace(one, objects=one.objects + other.objects, size_bytes=one.size_bytes + other.size_bytes)
+
+
+def touching(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[CameraId, Span]]:
+    """Join rows of camera, start and end that touch. Works on whole microseconds: there are many rows."""
+    jitter = JITTER // MICROSECOND
+    camera, start, end = "", 0, 0
+    for one, begins, ends in rows:
+        if one == camera and begins - end <= jitter:
+            end = max(end, ends)
+            continue
+        if camera:
+            yield UUID(camera), Span(moment(start), moment(end))
+        camera, start, end = one, begins, ends
+    if camera:
+        yield UUID(camera), Span(moment(start), moment(end))

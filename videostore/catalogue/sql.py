@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from videostore.catalogue.rows import (
     HOPS,
     OLDEST_OF,
     STATE,
+    amount_of,
     contradicting,
     contradictions,
     gap_of,
@@ -28,6 +28,7 @@ from videostore.catalogue.rows import (
     key_of,
     microseconds,
     moment,
+    moment_of,
     of_key,
     overlaps,
     possible,
@@ -35,10 +36,11 @@ from videostore.catalogue.rows import (
     row_of,
     segment_of,
     still,
+    sum_of,
+    touching,
 )
 from videostore.catalogue.tables import GAPS, KEY, SEGMENTS
 from videostore.domain.camera import CameraId
-from videostore.domain.coverage import JITTER
 from videostore.domain.errors import CatalogueUnavailable
 from videostore.domain.retention import SegmentState
 from videostore.domain.segment import (
@@ -152,7 +154,7 @@ class SqlCatalogue:
             )
             with self._transaction() as connection:
                 rows = connection.execute(query.order_by(SEGMENTS.c.camera_id, SEGMENTS.c.start_us)).all()
-            found += _joined(rows)
+            found += touching(rows)
         return found
 
     def gaps(self, cameras: Collection[CameraId], span: Span) -> list[Gap]:
@@ -226,10 +228,10 @@ class SqlCatalogue:
             )
             with self._transaction() as connection:
                 rows = connection.execute(query).all()
-            for one in readable(rows, _amount):
+            for one in readable(rows, amount_of):
                 assert one.camera_id is not None
                 other = found.get((one.key_id, one.camera_id))
-                found[one.key_id, one.camera_id] = one if other is None else _sum(one, other)
+                found[one.key_id, one.camera_id] = one if other is None else sum_of(one, other)
         return [found[one] for one in sorted(found)]
 
     def totals(self) -> Totals:
@@ -279,7 +281,7 @@ class SqlCatalogue:
         query = sa.select(sa.func.min(SEGMENTS.c.start_us))
         query = query.where(in_state(SegmentState.LIVE), of_key(keys[0]))
         with self._transaction() as connection:
-            return next(readable(connection.execute(query).all(), _moment_of), None)
+            return next(readable(connection.execute(query).all(), moment_of), None)
 
     def leaving(self) -> dict[tuple[KeyId, CameraId, SegmentState], int]:
         of = (SEGMENTS.c.state, *KEY, SEGMENTS.c.camera_id)
@@ -374,34 +376,6 @@ class SqlCatalogue:
                 f"the catalogue does not answer: {reason}",
                 hint="Check `catalogue` in videostore.yaml and that the database runs and has room.",
             ) from error
-
-
-def _amount(row: Sequence[Any]) -> Amount:
-    *key, camera, objects, size_bytes = row
-    return Amount(key_of(key), UUID(camera), objects, int(size_bytes))
-
-
-def _moment_of(row: Sequence[Any]) -> datetime:
-    return moment(row[0])
-
-
-def _sum(one: Amount, other: Amount) -> Amount:
-    return replace(one, objects=one.objects + other.objects, size_bytes=one.size_bytes + other.size_bytes)
-
-
-def _joined(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[CameraId, Span]]:
-    """Join rows of camera, start and end that touch. Works on whole microseconds: there are many rows."""
-    jitter = JITTER // MICROSECOND
-    camera, start, end = "", 0, 0
-    for one, begins, ends in rows:
-        if one == camera and begins - end <= jitter:
-            end = max(end, ends)
-            continue
-        if camera:
-            yield UUID(camera), Span(moment(start), moment(end))
-        camera, start, end = one, begins, ends
-    if camera:
-        yield UUID(camera), Span(moment(start), moment(end))
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:

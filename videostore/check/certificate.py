@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from videostore.check.invariants import Subject
+from videostore.check.subject import Subject
 from videostore.domain.errors import LedgerBroken, PromiseBroken, RequestInvalid
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import Kind

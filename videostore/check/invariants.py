@@ -9,63 +9,22 @@ that are kept where we may not read are a finding of their own, which neither ho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from videostore.check import rows, segments
 from videostore.check.listing import ENTRY_EXIT_S, VIDEO_S, Keeps, Listing, look
+from videostore.check.subject import Finding, Subject, finding_of
 from videostore.domain.camera import CameraId
 from videostore.domain.errors import StoreRefused, VideostoreError
 from videostore.domain.keys import KeysOnRecord
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import CEILING, Kind, RetentionPolicy
-from videostore.domain.segment import SEGMENTS, ObjectKey
-from videostore.ports import Catalogue, Clock, Holding, Keyring, Ledger, SegmentStore, StoredObject
+from videostore.domain.segment import SEGMENTS, KeyId, ObjectKey
+from videostore.ports import SegmentStore, StoredObject
 
-_SHOWN = 5
 _PAGE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One answer. ``invariant`` is its number, ``evidence`` names at most a few of what offends.
-
-    ``holds`` is None where nobody can say from here: evidence is kept elsewhere, and was not read.
-    """
-
-    invariant: int
-    question: str
-    holds: bool | None
-    answer: str
-    evidence: Sequence[str] = ()
-
-    def to_json(self) -> dict[str, Json]:
-        return {
-            "invariant": self.invariant,
-            "question": self.question,
-            "holds": self.holds,
-            "answer": self.answer,
-            "evidence": list(self.evidence),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is checked. ``verify_ledger`` returns the problems found and what it looked at, ``unread`` why
-    places that keep checkpoints could not be read, ``store_breaches`` what somebody set in the store that
-    breaks a promise."""
-
-    policies: Mapping[Kind, RetentionPolicy]
-    keyrings: Mapping[Kind, Keyring]
-    holdings: Mapping[Kind, Sequence[Holding]]
-    clock: Clock
-    store: SegmentStore
-    catalogue: Catalogue
-    ledger: Ledger
-    verify_ledger: Callable[[], tuple[Sequence[str], str]]
-    unread: Callable[[], Mapping[str, VideostoreError]] = dict
-    private_files: Sequence[Path] = ()
-    store_breaches: Callable[[], Sequence[str]] = lambda: ()
+_A_WHILE = timedelta(hours=1)
 
 
 _LEDGER = "Does the ledger verify, and agree with checkpoints kept elsewhere?"
@@ -89,7 +48,7 @@ def check(subject: Subject) -> list[Finding]:
     ask(
         1,
         "Is the store free of locks, of copies elsewhere and of public access?",
-        lambda n, q: _finding(n, q, subject.store_breaches(), "none", "set by somebody"),
+        lambda n, q: finding_of(n, q, subject.store_breaches(), "none", "set by somebody"),
     )
     ask(
         2,
@@ -102,6 +61,11 @@ def check(subject: Subject) -> list[Finding]:
         lambda n, q: _altered(subject, n, q),
     )
     ask(4, "Is every catalogued segment in the store?", lambda n, q: _losses(subject, n, q))
+    ask(
+        4,
+        "Are the newest hours, and some others, as the recorder chained them?",
+        lambda n, q: _chained(subject, now, n, q),
+    )
     ask(5, "Is nothing condemned before it is due?", lambda n, q: _early(subject, now, n, q))
     ask(
         5,
@@ -126,12 +90,6 @@ def _answered(invariant: int, question: str, answer: Callable[[], Finding]) -> F
         return answer()
     except VideostoreError as error:
         return Finding(invariant, question, False, f"could not be asked: {error}", [error.hint])
-
-
-def _finding(invariant: int, question: str, offending: Sequence[str], good: str, bad: str) -> Finding:
-    if not offending:
-        return Finding(invariant, question, True, good)
-    return Finding(invariant, question, False, f"{len(offending)} {bad}", list(offending[:_SHOWN]))
 
 
 def check_listing(store: SegmentStore, keeps: Keeps, now: datetime) -> list[Finding]:
@@ -222,7 +180,7 @@ def _keys(subject: Subject, now: datetime, number: int, question: str) -> Findin
             live += 1
             if not key.recipient or now >= min(key.deadline, subject.policies[kind].deadline(key.key_id)):
                 late.append(f"{kind} {key.key_id}" if key.recipient else f"{kind} {key.key_id}: unreadable")
-    return _finding(
+    return finding_of(
         number,
         question,
         late,
@@ -239,7 +197,7 @@ def _holdings(subject: Subject, now: datetime, number: int, question: str) -> Fi
         for key_id in holding.key_ids()
         if now >= subject.policies[kind].deadline(key_id)
     ]
-    return _finding(
+    return finding_of(
         number, question, late, "nothing held past its deadline", "hours held past their deadline"
     )
 
@@ -252,51 +210,51 @@ def _promises(subject: Subject, number: int, question: str) -> Finding:
         if key.deadline > key.key_id.start + CEILING[kind]
     ]
     keeps = ", ".join(f"{kind} {_show_age(policy.keep)}" for kind, policy in subject.policies.items())
-    return _finding(number, question, broken, f"policy keeps {keeps}", "keys promised for longer")
+    return finding_of(number, question, broken, f"policy keeps {keeps}", "keys promised for longer")
 
 
 def _altered(subject: Subject, number: int, question: str) -> Finding:
-    count, shown = 0, list[str]()
-    for count, row in enumerate(subject.catalogue.altered(), start=1):  # noqa: B007 - the last one counts
-        if len(shown) < _SHOWN:
-            shown.append(row)
+    count, shown = rows.altered(subject.catalogue)
     bad = f"{count} rows were altered: `videostore catalogue rebuild` puts right what has an object"
     return Finding(number, question, not count, bad if count else "none was altered", shown)
 
 
 def _early(subject: Subject, now: datetime, number: int, question: str) -> Finding:
-    """Whoever condemns rows hides their footage; the sweep deletes nothing of it before its time."""
-    policy = subject.policies[Kind.VIDEO]
-    keys = {key.key_id: key for key in subject.keyrings[Kind.VIDEO].keys()}
-    early, leaving = list[str](), 0
-    for (key_id, camera_id, state), segments in subject.catalogue.leaving().items():
-        leaving += segments
-        key = keys.get(key_id)
-        if key is not None and key.destroyed_at is not None:
-            continue
-        deadlines = [policy.deadline(key_id, camera_id=camera_id), *([key.deadline] if key else [])]
-        if now < min(deadlines) - policy.lead:
-            early.append(f"{segments} segments of {camera_id} in {key_id}, {state}")
+    keys = list(subject.keyrings[Kind.VIDEO].keys())
+    leaving, early = rows.early(subject.catalogue, subject.policies[Kind.VIDEO], keys, now)
     good = f"{leaving} segments on their way out, all due"
-    return _finding(number, question, early, good, "hours of cameras were condemned by somebody else")
+    return finding_of(number, question, early, good, "hours of cameras were condemned by somebody else")
 
 
 def _losses(subject: Subject, number: int, question: str) -> Finding:
-    """A row whose object is gone before its deadline, or of another size, is a loss; a row swept meanwhile is
-    not."""
-    lost: list[str] = []
-    after: ObjectKey | None = None
-    rows = 0
-    while page := subject.catalogue.live(after=after, limit=_PAGE):
-        rows += len(page)
-        missing = {one.object_key for one in page if subject.store.size(one.object_key) != one.size_bytes}
-        if missing:
-            again = subject.catalogue.live(after=after, limit=_PAGE)
-            lost += sorted(missing & {segment.object_key for segment in again})
-        after = page[-1].object_key
-    return _finding(
-        number, question, lost, f"{rows} segments, all there", "segments are missing, or of another size"
+    count, lost = rows.lost(subject.catalogue, subject.store)
+    return finding_of(
+        number, question, lost, f"{count} segments, all there", "segments are missing, or of another size"
     )
+
+
+def _chained(subject: Subject, now: datetime, number: int, question: str) -> Finding:
+    """What is listed of some hours, against the chain; ``videostore verify segments`` asks of all."""
+    policy = subject.policies[Kind.VIDEO]
+    destroyed = {key.key_id for key in subject.keyrings[Kind.VIDEO].keys() if key.destroyed_at is not None}
+    a_while = min(_A_WHILE, policy.keep / 30)  # for what is on its way, into the store or out of it
+
+    def settled(camera_id: CameraId, key_id: KeyId) -> bool:
+        due_at = policy.due_at(key_id, camera_id=camera_id)
+        return key_id not in destroyed and key_id.span.end + a_while <= now < due_at - a_while
+
+    found = segments.sample(
+        lambda: subject.ledger.find(Event.SEGMENTS_CHAINED, Event.SEGMENT_GIVEN_UP),
+        subject.store,
+        public=subject.recorder(),
+        settled=settled,
+        open_runs=subject.open_runs(),
+        pending=subject.pending(),
+    )
+    hours = list(found)
+    wrong = [f"{one.camera_id} {one.key_id}: {one.problem}" for one in hours if one.problem]
+    bad = "hours of cameras are not as recorded: `videostore verify segments` asks of all"
+    return finding_of(number, question, wrong, f"{len(hours)} hours of cameras compared", bad)
 
 
 def _destroyed(subject: Subject, number: int, question: str) -> Finding:
@@ -304,7 +262,7 @@ def _destroyed(subject: Subject, number: int, question: str) -> Finding:
     held = {(kind, key.key_id): key for kind, ring in subject.keyrings.items() for key in ring.keys()}
     destroyed = {name for name, key in held.items() if key.destroyed_at is not None}
     missing = sorted((destroyed - told.gone.keys()) | (told.living.keys() - held.keys()))
-    return _finding(
+    return finding_of(
         number,
         question,
         [f"{kind} {key_id}" for kind, key_id in missing],
@@ -326,7 +284,7 @@ def _exchanged(subject: Subject, number: int, question: str) -> Finding:
     others = sorted(
         name for name, recipient in held.items() if not recipient or made.get(name, recipient) != recipient
     )
-    return _finding(
+    return finding_of(
         number,
         question,
         [f"{kind} {key_id}" for kind, key_id in others],
@@ -338,7 +296,7 @@ def _exchanged(subject: Subject, number: int, question: str) -> Finding:
 def _clock(subject: Subject, number: int, question: str) -> Finding:
     reading = subject.clock.read()
     doubts = [reading.doubt.value] if reading.doubt else []
-    return _finding(number, question, doubts, reading.latest.isoformat(timespec="seconds"), "doubt")
+    return finding_of(number, question, doubts, reading.latest.isoformat(timespec="seconds"), "doubt")
 
 
 def _served(subject: Subject, number: int, question: str) -> Finding:
@@ -352,7 +310,7 @@ def _served(subject: Subject, number: int, question: str) -> Finding:
             served += 1
             if _grant_of(record) not in granted:
                 orphans.append(f"record {record.sequence}")
-    return _finding(
+    return finding_of(
         number, question, orphans, f"{served} records of serving, each under a grant", "without a grant"
     )
 
@@ -369,7 +327,7 @@ def ledger_finding(
     problems: Sequence[str], looked_at: str, number: int = 8, question: str = _LEDGER
 ) -> Finding:
     """Answer whether a ledger verifies."""
-    return _finding(number, question, problems, looked_at, "problems")
+    return finding_of(number, question, problems, looked_at, "problems")
 
 
 def not_compared(unread: Mapping[str, VideostoreError]) -> list[Finding]:
@@ -391,7 +349,7 @@ def not_compared(unread: Mapping[str, VideostoreError]) -> list[Finding]:
 
 def _private(subject: Subject, number: int, question: str) -> Finding:
     open_files = [str(path) for path in _existing(subject.private_files) if path.stat().st_mode & 0o077]
-    return _finding(number, question, open_files, "mode 0600", "files that others can read")
+    return finding_of(number, question, open_files, "mode 0600", "files that others can read")
 
 
 def _existing(paths: Sequence[Path]) -> Iterator[Path]:

@@ -6,19 +6,21 @@ Needs the ledger's records, the recorder's public key and a store to list; no ke
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from os.path import commonprefix
+from random import Random, SystemRandom
 
 from videostore import signing
 from videostore.domain.camera import CameraId
 from videostore.domain.chain import CONTEXT, Item, Run, belongs, breaks, problem
 from videostore.domain.errors import LedgerBroken, ObjectMissing
 from videostore.domain.ledger import Event, Json, Record
-from videostore.domain.segment import SEGMENTS, KeyId, Segment, Sha256Hex
+from videostore.domain.segment import EPOCH, MICROSECOND, SEGMENTS, KeyId, Segment, Sha256Hex, day_prefix
 from videostore.ports import SegmentStore
 
 
@@ -73,25 +75,132 @@ def verify(
             if run.key_id in destroyed or (not segments and (camera_id, run.key_id) in certified):
                 yield Finding(camera_id, run.key_id, run.segments, Verdict.DELETED)
                 continue
-            lost = [item for key_id, item in given_up[camera_id] if key_id == run.key_id and _in(item, run)]
-            wrong = problem(run, sorted({*map(Item.of, segments), *lost}))
-            if not signing.verify(run.to_json(), signature, public=public, context=CONTEXT):
-                wrong = "the recorder did not sign this"
-            elif run in broken:
-                wrong = wrong or "the chain does not go on where the run before ended"
-            elif content:
-                wrong = wrong or _altered(store, [one for one in segments if one.object_key not in waiting])
+            wrong = _wrong(run, signature, segments, given_up[camera_id], public=public)
+            if not wrong and run in broken:
+                wrong = "the chain does not go on where the run before ended"
+            if not wrong and content:
+                wrong = _altered(store, [one for one in segments if one.object_key not in waiting])
             verdict = Verdict.BROKEN if wrong else Verdict.WHOLE
             yield Finding(camera_id, run.key_id, run.segments, verdict, wrong)
-        end = max((run.last for run, _ in runs[camera_id]), default=-1)  # what is newer came while we looked
-        strange = (one for one in left if one.key_id not in destroyed and (one.sequence <= end or end < 0))
+        reach = _Reach()
+        for run, _ in runs[camera_id]:
+            reach.add(run)
+        strange = (one for one in left if one.key_id not in destroyed and reach.has(one))
         yield from _strangers(camera_id, strange)
+
+
+@dataclass(slots=True)
+class _Reach:
+    """How far the chain of a camera has come: what is newer came while we looked, or its run goes on."""
+
+    last: int = -1
+    end: datetime = EPOCH
+
+    def add(self, run: Run) -> None:
+        self.last, self.end = max(self.last, run.last), max(self.end, run.span.end)
+
+    def has(self, segment: Segment) -> bool:
+        """Say whether a segment must be chained: of any number, in a time of which all is. Where nothing is,
+        everything is strange."""
+        return self.last < 0 or segment.sequence <= self.last or segment.span.end <= self.end
+
+
+def sample(
+    records: Callable[[], Iterable[Record]],
+    store: SegmentStore,
+    *,
+    public: str,
+    settled: Callable[[CameraId, KeyId], bool],
+    open_runs: Sequence[Mapping[str, Json]] = (),
+    pending: Sequence[Segment] = (),
+    size: int = 10,
+    chance: Random | None = None,
+) -> Iterator[Finding]:
+    """Yield findings for ``size`` hours of cameras that were chained last and ``size`` others by ``chance``,
+    of those that are ``settled``: nothing of them comes or goes any more.
+
+    Reads ``records`` twice and asks for one listing an hour, however much is stored. No object is read.
+    """
+    chosen, reach = _chosen(records(), settled, size=size, chance=chance or SystemRandom())
+    runs, given_up, _ = _from_ledger(one for one in records() if _hour_of(one) in chosen)
+    for fields in open_runs:
+        reach[CameraId(str(fields["camera_id"]))].add(_run_of(fields))
+        _collect(fields, runs)
+    for camera_id, key_id in sorted(chosen, key=str):
+        left = {*_of_hour(store, camera_id, key_id)}
+        left.update(one for one in pending if (one.camera_id, one.key_id) == (camera_id, key_id))
+        count, wrong = len(left), ""
+        for run, signature in runs[camera_id]:
+            if run.key_id == key_id:
+                own = [one for one in left if belongs(one, run)]
+                left.difference_update(own)
+                wrong = wrong or _wrong(run, signature, own, given_up[camera_id], public=public)
+        if not wrong and (strange := [one for one in left if reach[camera_id].has(one)]):
+            wrong = _unchained(len(strange))
+        yield Finding(camera_id, key_id, count, Verdict.BROKEN if wrong else Verdict.WHOLE, wrong)
+
+
+def _chosen(
+    records: Iterable[Record], settled: Callable[[CameraId, KeyId], bool], *, size: int, chance: Random
+) -> tuple[set[tuple[CameraId, KeyId]], dict[CameraId, _Reach]]:
+    newest: deque[tuple[CameraId, KeyId]] = deque(maxlen=size)
+    others: list[tuple[CameraId, KeyId]] = []
+    reach: dict[CameraId, _Reach] = defaultdict(_Reach)
+    seen = 0
+    for record in records:
+        if record.event is not Event.SEGMENTS_CHAINED:
+            continue
+        run = _run_of(record.body)
+        reach[run.camera_id].add(run)
+        if not settled(run.camera_id, run.key_id):
+            continue
+        newest.append((run.camera_id, run.key_id))
+        seen += 1
+        place = chance.randrange(seen)  # each has the same chance to be among the others
+        if len(others) < size:
+            others.append(newest[-1])
+        elif place < size:
+            others[place] = newest[-1]
+    return {*newest, *others}, reach
+
+
+def _hour_of(record: Record) -> tuple[CameraId, KeyId]:
+    return CameraId(str(record.body["camera_id"])), KeyId.parse(str(record.body["key_id"]))
+
+
+def _of_hour(store: SegmentStore, camera_id: CameraId, key_id: KeyId) -> Iterator[Segment]:
+    first, last = key_id.start, key_id.next.start - MICROSECOND
+    common = commonprefix([f"{at:%Y%m%dT%H%M%S}" for at in (first, last)])  # noqa: RUF071 - ends anywhere
+    for day in sorted({first.date(), last.date()}):
+        for entry in store.objects(f"{day_prefix(day, key_id.keep)}{camera_id}/{common}"):
+            with suppress(ValueError):
+                segment = Segment.from_object_key(entry.key, size_bytes=entry.size_bytes)
+                if segment.key_id == key_id:
+                    yield segment
+
+
+def _wrong(
+    run: Run,
+    signature: str,
+    segments: Iterable[Segment],
+    given_up: Iterable[tuple[KeyId, Item]],
+    *,
+    public: str,
+) -> str:
+    """Say what is wrong with a run and what is left of it; empty if nothing is."""
+    if not signing.verify(run.to_json(), signature, public=public, context=CONTEXT):
+        return "the recorder did not sign this"
+    lost = [item for key_id, item in given_up if key_id == run.key_id and _in(item, run)]
+    return problem(run, sorted({*map(Item.of, segments), *lost}))
+
+
+def _unchained(count: int) -> str:
+    return f"{count} segments are there that no recorder chained"
 
 
 def _strangers(camera_id: CameraId, segments: Iterable[Segment]) -> Iterator[Finding]:
     for key_id, count in sorted(Counter(segment.key_id for segment in segments).items()):
-        wrong = f"{count} segments are there that no recorder chained"
-        yield Finding(camera_id, key_id, count, Verdict.BROKEN, wrong)
+        yield Finding(camera_id, key_id, count, Verdict.BROKEN, _unchained(count))
 
 
 def _from_ledger(
@@ -122,18 +231,22 @@ def _from_ledger(
 
 def _collect(fields: Mapping[str, Json], runs: dict[CameraId, list[tuple[Run, str]]]) -> None:
     """Add a run. Handed over twice it counts once, and as it was last: it may have gone on meanwhile."""
-    try:
-        run = Run.from_json(fields)
-    except (ValueError, KeyError, TypeError) as error:
-        raise LedgerBroken(
-            f"a run of the chain cannot be read: {error}", hint="Update videostore."
-        ) from error
+    run = _run_of(fields)
     own, entry = runs[run.camera_id], (run, str(fields.get("signature", "")))
     for place, (known, _) in enumerate(own):
         if (known.key_id, known.first, known.before) == (run.key_id, run.first, run.before):
             own[place] = entry if run.segments > known.segments else own[place]
             return
     own.append(entry)
+
+
+def _run_of(fields: Mapping[str, Json]) -> Run:
+    try:
+        return Run.from_json(fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise LedgerBroken(
+            f"a run of the chain cannot be read: {error}", hint="Update videostore."
+        ) from error
 
 
 def cameras_in(store: SegmentStore) -> set[CameraId]:

@@ -137,7 +137,7 @@ class Catalogue(Protocol):
 
     Never bytes, never personal data, and nothing that the object keys do not say, except gaps. Who may
     write to it can have it say anything: a row that nothing can be made of is passed over.
-    A segment is live, then condemned, then absent, then forgotten; never back. All methods may
+    A segment is live, then condemned, then absent, then forgotten; back only by ``revive``. All methods may
     raise CatalogueUnavailable, and each is one transaction where nothing else is said. What retention
     calls each minute (from ``key_ids`` on, but ``totals``) costs as much as expires, however much is live.
     """
@@ -190,6 +190,10 @@ class Catalogue(Protocol):
 
     def condemn_these(self, keys: Collection[ObjectKey]) -> int:
         """Mark these as condemned, those that are live, by their names alone. Returns how many."""
+
+    def revive(self, key_id: KeyId, camera_id: CameraId) -> int:
+        """Mark what is condemned or absent of a key and a camera as live: somebody else than retention did
+        that. Returns how many."""
 
     def cameras(self, key_id: KeyId) -> list[CameraId]:
         """Return the cameras with condemned or absent segments of ``key_id``."""

@@ -299,12 +299,12 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.seen)
     @rule(
         pick=st.randoms(use_true_random=False),
-        what=st.sampled_from(["condemn", "condemn_these", "mark_absent", "forget"]),
+        what=st.sampled_from(["condemn", "condemn_these", "mark_absent", "forget", "revive"]),
     )
     def move_on(self, pick, what):
         one = pick.choice(self.seen)
-        argument = one.key_id if what == "condemn" else [one.object_key]
-        self.both(lambda catalogue: getattr(catalogue, what)(argument))
+        whole = {"condemn": [one.key_id], "revive": [one.key_id, one.camera_id]}
+        self.both(lambda catalogue: getattr(catalogue, what)(*whole.get(what, [[one.object_key]])))
 
     @precondition(lambda self: self.seen)
     @rule(start=st.integers(-100, 9000), seconds=st.integers(1, 5000))

@@ -91,6 +91,9 @@ class MemoryCatalogue:
     def condemn_these(self, keys: Collection[ObjectKey]) -> int:
         return self._advance([one for one in self._in(LIVE) if one.object_key in keys], CONDEMNED)
 
+    def revive(self, key_id: KeyId, camera_id: CameraId) -> int:
+        return self._advance(_of(self._in(CONDEMNED) + self._in(ABSENT), key_id, camera_id), LIVE)
+
     def cameras(self, key_id: KeyId) -> list[CameraId]:
         leaving = self._in(CONDEMNED) + self._in(ABSENT)
         return sorted({one.camera_id for one in leaving if one.key_id == key_id})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -72,6 +74,20 @@ def test_a_lost_catalogue_is_made_again_from_the_store(site):
     assert footage(site) == ([], [])
     assert facts("catalogue", "rebuild", site=site)["added"] == 3
     assert footage(site)[0] == segments
+
+
+def test_what_somebody_wrote_into_the_catalogue_is_put_right_by_the_store(site):
+    segments, gaps = footage(site)
+    said = ("state = 1", "state = 2", "end_us = 0")
+    with closing(sqlite3.connect(site / "catalogue.db")) as database, database:
+        for segment, one in zip(segments, said, strict=True):
+            database.execute(f"UPDATE segments SET {one} WHERE object_key = ?", [segment.object_key])
+    assert footage(site)[0] == []
+    assert [row["invariant"] for row in unanswered(site)] == [3, 5]
+    done = facts("catalogue", "rebuild", site=site)
+    assert (done["added"], done["condemned_too_early"], done["live_now"]) == (1, 2, 3)
+    assert footage(site) == (segments, gaps)
+    assert list(unanswered(site)) == []
 
 
 def test_a_lost_host_comes_back_shows_nothing_until_reconciled_and_opens_nothing_of_before(site, tmp_path):

@@ -20,7 +20,7 @@ from videostore.app.keys import (
     recorder_public_key,
 )
 from videostore.app.parts import Parts, sweep
-from videostore.check import invariants, segments
+from videostore.check import invariants, rows, segments
 from videostore.check.subject import Finding
 from videostore.config.credentials import resolve_credentials
 from videostore.config.settings import DirectoryStoreSettings
@@ -238,16 +238,21 @@ def _waiting(parts: Parts) -> Iterator[Segment]:
 
 
 def rebuild_catalogue(parts: Parts, tell: Callable[[Progress], None]) -> dict[str, int]:
-    """Fill the catalogue from a listing of the store; ``tell`` hears how far it has come."""
+    """Fill the catalogue from a listing of the store; ``tell`` hears how far it has come. What somebody
+    condemned before it is due is live again."""
     from videostore.catalogue.rebuild import rebuild
 
     counts = rebuild(parts.catalogue, parts.store, tell=tell)
+    policy, keys = parts.policies()[Kind.VIDEO], parts.published(Kind.VIDEO).keys()
+    _, early = rows.early(parts.catalogue, policy, keys, parts.clock.read().latest)
+    revived = sum(parts.catalogue.revive(*hour) for hour in early)
     return {
         "found": counts.found,
         "added": counts.added,
         "not_segments": counts.strangers,
+        "condemned_too_early": revived,
         "live_before": counts.before,
-        "live_now": counts.after,
+        "live_now": counts.after + revived,
     }
 
 

@@ -308,6 +308,10 @@ class SqlCatalogue:
             for batch in _batches(keys)
         )
 
+    def revive(self, key_id: KeyId, camera_id: CameraId) -> int:
+        own = of_key(key_id, camera_id)
+        return sum(self._advance(own, before=state, after=SegmentState.LIVE) for state in _LEAVING)
+
     def cameras(self, key_id: KeyId) -> list[CameraId]:
         found: set[CameraId] = set()
         with self._transaction() as connection:

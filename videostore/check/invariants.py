@@ -222,8 +222,10 @@ def _altered(subject: Subject, number: int, question: str) -> Finding:
 def _early(subject: Subject, now: datetime, number: int, question: str) -> Finding:
     keys = list(subject.keyrings[Kind.VIDEO].keys())
     leaving, early = rows.early(subject.catalogue, subject.policies[Kind.VIDEO], keys, now)
+    hidden = [f"{count} segments of {camera_id} in {key_id}" for (key_id, camera_id), count in early.items()]
     good = f"{leaving} segments on their way out, all due"
-    return finding_of(number, question, early, good, "hours of cameras were condemned by somebody else")
+    bad = "hours of cameras were condemned by somebody else: `videostore catalogue rebuild` shows them again"
+    return finding_of(number, question, hidden, good, bad)
 
 
 def _losses(subject: Subject, number: int, question: str) -> Finding:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
+from videostore.domain.camera import CameraId
 from videostore.domain.retention import RetentionPolicy
-from videostore.domain.segment import ObjectKey
+from videostore.domain.segment import KeyId, ObjectKey
 from videostore.ports import Catalogue, HourKey, SegmentStore
 
 _SHOWN = 5
@@ -25,19 +27,19 @@ def altered(catalogue: Catalogue) -> tuple[int, list[str]]:
 
 def early(
     catalogue: Catalogue, policy: RetentionPolicy, keys: Iterable[HourKey], now: datetime
-) -> tuple[int, list[str]]:
-    """Return how many segments are on their way out, and which were condemned before they are due: whoever
-    does that hides footage, though no sweep deletes it before its time."""
+) -> tuple[int, dict[tuple[KeyId, CameraId], int]]:
+    """Return how many segments are on their way out, and how many of which key and camera were condemned
+    before they are due: whoever does that hides footage, though no sweep deletes it before its time."""
     held = {key.key_id: key for key in keys}
-    count, found = 0, list[str]()
-    for (key_id, camera_id, state), segments in catalogue.leaving().items():
+    count, found = 0, Counter[tuple[KeyId, CameraId]]()
+    for (key_id, camera_id, _), segments in catalogue.leaving().items():
         count += segments
         key = held.get(key_id)
         if key is not None and key.destroyed_at is not None:
             continue
         deadlines = [policy.deadline(key_id, camera_id=camera_id), *([key.deadline] if key else [])]
         if now < min(deadlines) - policy.lead:
-            found.append(f"{segments} segments of {camera_id} in {key_id}, {state}")
+            found[key_id, camera_id] += segments
     return count, found
 
 

@@ -408,6 +408,22 @@ def test_a_header_that_cannot_be_read_keeps_no_other_key_alive_and_its_own_no_lo
     site.open()
 
 
+def test_a_key_that_ended_without_a_record_is_found_but_not_while_its_sweep_goes_on(site):
+    site.record()
+    due(site)
+
+    def found():
+        (one,) = [one for one in check(subject(site)) if "key that is gone" in one.question]
+        return one.holds, list(one.evidence)
+
+    site.keyrings[Kind.VIDEO].destroy(KEY)
+    assert found() == (True, [])
+    site.clock.passes(MINUTE)
+    assert found() == (False, [f"video {KEY}"])
+    site.sweep().run()
+    assert found() == (True, [])
+
+
 def test_a_published_key_that_somebody_exchanged_for_their_own_is_found(site):
     header = site.root / "video" / "public" / f"{KEY}.json"
     ours = site.published().recipient(KEY)

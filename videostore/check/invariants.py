@@ -70,7 +70,7 @@ def check(subject: Subject) -> list[Finding]:
     ask(
         5,
         "Does every key that is gone have its record in the ledger?",
-        lambda n, q: _destroyed(subject, n, q),
+        lambda n, q: _destroyed(subject, now, n, q),
     )
     ask(6, "Is the clock believed?", lambda n, q: _clock(subject, n, q))
     ask(7, "Does every footage served follow from a grant?", lambda n, q: _served(subject, n, q))
@@ -259,11 +259,16 @@ def _chained(subject: Subject, now: datetime, number: int, question: str) -> Fin
     return finding_of(number, question, wrong, f"{len(hours)} hours of cameras compared", bad)
 
 
-def _destroyed(subject: Subject, number: int, question: str) -> Finding:
+_ON_RECORD_WITHIN = timedelta(minutes=1)
+"""A sweep ends all keys that are due, then writes that down; one may go on while the ledger is read."""
+
+
+def _destroyed(subject: Subject, now: datetime, number: int, question: str) -> Finding:
     told = KeysOnRecord.of(subject.ledger.records())
     held = {(kind, key.key_id): key for kind, ring in subject.keyrings.items() for key in ring.keys()}
-    destroyed = {name for name, key in held.items() if key.destroyed_at is not None}
-    missing = sorted((destroyed - told.gone.keys()) | (told.living.keys() - held.keys()))
+    destroyed = {name: key.destroyed_at for name, key in held.items() if key.destroyed_at is not None}
+    settled = {name for name, at in destroyed.items() if at <= now - _ON_RECORD_WITHIN}
+    missing = sorted((settled - told.gone.keys()) | (told.living.keys() - held.keys()))
     return finding_of(
         number,
         question,

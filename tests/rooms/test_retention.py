@@ -367,6 +367,25 @@ def subject(site):
     )
 
 
+def test_a_check_names_segments_that_have_lost_their_row(site):
+    lost, stray = site.record(0).object_key, ObjectKey("segments/2026-11-24/what.txt")
+    site.store.bodies.update(dict.fromkeys((lost, stray), (b"?", START)))
+    del site.catalogue.rows[lost]
+
+    def asked():
+        (finding,) = [one for one in check(subject(site)) if "for days" in one.question]
+        return finding.holds, [*finding.evidence]
+
+    assert asked() == (True, [])
+    site.clock.passes(3 * DAY + SECOND)
+    assert asked() == (False, [lost])
+    site.store.down = True
+    assert asked() == (False, [])
+    site.store.down = False
+    due(site)
+    assert asked() == (True, []), "it is on its way out"
+
+
 def test_a_check_compares_hours_with_what_the_recorder_chained_once_they_are_settled(site):
     run = None
     for number in range(3):

@@ -20,10 +20,9 @@ from videostore.domain.errors import StoreRefused, VideostoreError
 from videostore.domain.keys import KeysOnRecord
 from videostore.domain.ledger import Event, Json, Record
 from videostore.domain.retention import CEILING, Kind, RetentionPolicy
-from videostore.domain.segment import SEGMENTS, KeyId, ObjectKey
-from videostore.ports import SegmentStore, StoredObject
+from videostore.domain.segment import KeyId
+from videostore.ports import SegmentStore
 
-_PAGE = 1000
 _A_WHILE = timedelta(hours=1)
 
 
@@ -38,7 +37,8 @@ def check(subject: Subject) -> list[Finding]:
     def ask(invariant: int, question: str, answer: Callable[[int, str], Finding]) -> None:
         questions.append((invariant, question, lambda: answer(invariant, question)))
 
-    ask(1, _YOUNGER, lambda _, __: _store(subject, now))
+    unknown = rows.Unknown()
+    ask(1, _YOUNGER, lambda _, __: _store(subject, now, unknown))
     ask(1, "Is every hour key destroyed that is past its deadline?", lambda n, q: _keys(subject, now, n, q))
     ask(
         1,
@@ -59,6 +59,11 @@ def check(subject: Subject) -> list[Finding]:
         3,
         "Does every row of the catalogue say what the name of its object says?",
         lambda n, q: _altered(subject, n, q),
+    )
+    ask(
+        3,
+        "Does the catalogue know every segment that was in the store for days?",
+        lambda n, q: _known(unknown, n, q),
     )
     ask(4, "Is every catalogued segment in the store?", lambda n, q: _losses(subject, n, q))
     ask(
@@ -151,24 +156,19 @@ def _younger(found: Listing, now: datetime, rest: str) -> Finding:
     return Finding(1, _YOUNGER, True, f"{found.objects} objects, oldest frame {age}; {rest}")
 
 
-def _store(subject: Subject, now: datetime) -> Finding:
-    unknown: list[int] = []
-    objects = _noting_unknown(subject, unknown)
+def _store(subject: Subject, now: datetime, unknown: rows.Unknown) -> Finding:
+    policy = subject.policies[Kind.VIDEO]
+    objects = unknown.noting(subject.store.remains(), subject.catalogue, policy, now)
     found = look(objects, keeps=keeps_of(subject.policies), now=now)
-    return _younger(found, now, f"{sum(unknown)} not yet in the catalogue")
+    return _younger(found, now, f"{unknown.count} not yet in the catalogue")
 
 
-def _noting_unknown(subject: Subject, unknown: list[int]) -> Iterator[StoredObject]:
-    """Yield everything that is stored, and count the segments that the catalogue does not know."""
-    page: set[ObjectKey] = set()
-    for found in subject.store.remains():
-        yield found
-        if found.key.startswith(SEGMENTS):
-            page.add(found.key)
-        if len(page) == _PAGE:
-            unknown.append(len(page - subject.catalogue.known(page)))
-            page = set()
-    unknown.append(len(page - subject.catalogue.known(page)))
+def _known(unknown: rows.Unknown, number: int, question: str) -> Finding:
+    if not unknown.listed:
+        return Finding(number, question, False, "could not be asked: the store was not listed")
+    bad = f"{unknown.long} are unknown to it, or as something else: run `videostore catalogue rebuild`"
+    good = f"{unknown.count} newer ones not yet"
+    return Finding(number, question, not unknown.long, bad if unknown.long else good, unknown.shown)
 
 
 def _keys(subject: Subject, now: datetime, number: int, question: str) -> Finding:

@@ -1,18 +1,65 @@
-"""Rows of the catalogue against what they name: altered, lost, or condemned before their time."""
+"""Rows of the catalogue against what they name: altered, lost, missing, or condemned before their time."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from videostore.domain.camera import CameraId
 from videostore.domain.retention import RetentionPolicy
-from videostore.domain.segment import KeyId, ObjectKey
-from videostore.ports import Catalogue, HourKey, SegmentStore
+from videostore.domain.segment import SEGMENTS, KeyId, ObjectKey, Segment
+from videostore.ports import Catalogue, HourKey, SegmentStore, StoredObject
 
 _SHOWN = 5
 _PAGE = 1000
+_LONG = timedelta(days=3)
+
+
+@dataclass(slots=True)
+class Unknown:
+    """Segments in the store that the catalogue does not know: how many, how many for too ``long``, and the
+    first few of these. The round over the store adopts what it finds: what stays unknown has lost its row,
+    just now or again and again, and nobody finds it. ``listed`` once all of the store was."""
+
+    count: int = 0
+    long: int = 0
+    shown: list[str] = field(default_factory=list)
+    listed: bool = False
+
+    def noting(
+        self, objects: Iterable[StoredObject], catalogue: Catalogue, policy: RetentionPolicy, now: datetime
+    ) -> Iterator[StoredObject]:
+        """Yield ``objects``, and note those that are unknown, but for what is about to go."""
+        page: dict[ObjectKey, StoredObject] = {}
+        for one in objects:
+            yield one
+            if one.key.startswith(SEGMENTS):
+                page[one.key] = one
+            if len(page) == _PAGE:
+                self._note(page, catalogue, policy, now)
+                page.clear()
+        self._note(page, catalogue, policy, now)
+        self.listed = True
+
+    def _note(
+        self,
+        page: Mapping[ObjectKey, StoredObject],
+        catalogue: Catalogue,
+        policy: RetentionPolicy,
+        now: datetime,
+    ) -> None:
+        since = now - min(_LONG, policy.keep / 3)
+        for key in sorted(page.keys() - catalogue.known(page.keys())):
+            self.count += 1
+            with suppress(ValueError):  # a stranger
+                one = Segment.from_object_key(key, size_bytes=0)
+                due_at = policy.due_at(one.key_id, camera_id=one.camera_id)
+                if page[key].stored_at < since and now < due_at:
+                    self.long += 1
+                    self.shown += [key] if self.long <= _SHOWN else []
 
 
 def altered(catalogue: Catalogue) -> tuple[int, list[str]]:

@@ -1,4 +1,4 @@
-/* The least that receiving costs: a contestant of ingest.py, for comparison alone. One loop that rests 80 ms
+/* The least that receiving costs: a contestant of ingest.py, for comparison alone. One loop that rests 120 ms
    as ours does, and trusts every byte, which no recorder may.
 
    floor STEP DIRECTORY PORT/PATH...    until SIGTERM; leaves the number of frames in DIRECTORY/frames
@@ -105,7 +105,7 @@ static size_t apart(struct camera *one, const unsigned char *data, size_t size, 
 int main(int count, char **words) {
     if (count < 4) return 2;
     step = atoi(words[1]);
-    struct timespec rest = {0, 80 * 1000000L};
+    struct timespec rest = {0, 120 * 1000000L};
     int cameras = count - 3, poll_file = epoll_create1(0);
     struct camera *all = calloc(cameras, sizeof *all);
     unsigned char *buffer = malloc(ROOM), *sealed = malloc(CHUNK + 16), key[32] = {1};

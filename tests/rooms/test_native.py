@@ -29,7 +29,7 @@ from videostore.recorder.native import digest, mp4, parameters, rtcp, rtsp, sdp
 from videostore.recorder.native.connection import Connection
 from videostore.recorder.native.frames import Doubt, H264Frames, H265Frames
 from videostore.recorder.native.interleaved import Interleaved
-from videostore.recorder.native.loop import arrival
+from videostore.recorder.native.loop import REST, arrival
 from videostore.recorder.native.rtp import Depacketizer, Receiver
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.rtp import payloads, sender_report
@@ -592,17 +592,17 @@ def test_whatever_lies_between_and_wherever_the_read_ends(codec, deviations, mis
 @pytest.mark.parametrize("held_up", [0.0, 0.3, 0.7, 3.0])
 @pytest.mark.parametrize("at", range(0, GOP, 4))
 def test_a_loop_that_was_held_up_lets_no_segments_overlap_and_none_begin_late(held_up, at):
-    """A frame comes each 40 ms, and what came is read each 80; once, at any place in a group, later."""
+    """A frame comes each 40 ms, and what came is read each 120; once, at any place in a group, later."""
     began, frame, rest = (
         datetime(2026, 11, 24, 12, tzinfo=UTC),
         timedelta(seconds=1 / 25),
-        timedelta(seconds=0.08),
+        timedelta(seconds=REST),
     )
     cutter, timeline, end = Cutter(Fraction(1, 90_000)), Timeline(max_offset=timedelta(seconds=2)), None
     now, number = began - rest / 2, 0
     while number < 10 * GOP:
         since = now
-        now += rest + (timedelta(seconds=held_up) if number // 2 == (5 * GOP + at) // 2 else timedelta())
+        now += rest + (timedelta(seconds=held_up) if number // 3 == (5 * GOP + at) // 3 else timedelta())
         first = number
         while began + number * frame <= now:
             arrived_at = arrival(since, now, (number - first) * frame.total_seconds())

@@ -1,6 +1,6 @@
 """The one thread that reads all cameras of a process.
 
-Reads are gathered: after each round it rests for ``_REST``, so that one read takes in all that a camera sent
+Reads are gathered: after each round it rests for ``REST``, so that one read takes in all that a camera sent
 meanwhile. A frame's time of arrival is therefore known to that precision; the earlier end counts, so that no
 frame seems younger than it is. Others are woken while it rests, not while it reads: there is one interpreter.
 """
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from videostore.recorder.native.connection import BUFFER
 
-_REST = 0.08  # seconds; a frame of most cameras comes each 0.04
+REST = 0.12  # seconds; a frame of most cameras comes each 0.04
 _LONGEST_WAIT = 0.25  # seconds
 _LOOK_AFTER = 0.5  # seconds
 
@@ -96,4 +96,4 @@ class Loop:
                 looked = monotonic
                 for reader in list(self._readers.values()):
                     reader.look_after(monotonic)
-            time.sleep(_REST)
+            time.sleep(REST)

@@ -158,7 +158,9 @@ class Meanwhile:
 
 
 def test_footage_that_moves_while_it_is_asked_for_is_not_missed(tmp_path):
-    site, camera = Site.load(make_site(tmp_path / "site")), Camera(uuid4(), "lobby", "rtsp://127.0.0.1:1/x")
+    settings = {"videostore.yaml": "version: 1\nsite: test\nkeyring: {ahead: 1h}\n"}
+    composition.create(tmp_path / "site", name="test", overrides=settings)
+    site, camera = Site.load(tmp_path / "site"), Camera(uuid4(), "lobby", "rtsp://127.0.0.1:1/x")
     start, length = datetime.now(UTC) - timedelta(minutes=1), timedelta(seconds=2)
     with composition.Parts(site) as parts:
         catalogue, numbers = parts.catalogue, count()

@@ -244,7 +244,7 @@ def rebuild_catalogue(parts: Parts, tell: Callable[[Progress], None]) -> dict[st
 
     counts = rebuild(parts.catalogue, parts.store, tell=tell)
     policy, keys = parts.policies()[Kind.VIDEO], parts.published(Kind.VIDEO).keys()
-    _, early = rows.early(parts.catalogue, policy, keys, parts.clock.read().latest)
+    _, early = rows.early(parts.catalogue, policy, keys, parts.clock)
     revived = sum(parts.catalogue.revive(*hour) for hour in early)
     return {
         "found": counts.found,

@@ -69,9 +69,9 @@ def check(subject: Subject) -> list[Finding]:
     ask(
         4,
         "Are the newest hours, and some others, as the recorder chained them?",
-        lambda n, q: _chained(subject, now, n, q),
+        lambda n, q: _chained(subject, n, q),
     )
-    ask(5, "Is nothing condemned before it is due?", lambda n, q: _early(subject, now, n, q))
+    ask(5, "Is nothing condemned before it is due?", lambda n, q: _early(subject, n, q))
     ask(
         5,
         "Does every key that is gone have its record in the ledger?",
@@ -158,7 +158,7 @@ def _younger(found: Listing, now: datetime, rest: str) -> Finding:
 
 def _store(subject: Subject, now: datetime, unknown: rows.Unknown) -> Finding:
     policy = subject.policies[Kind.VIDEO]
-    objects = unknown.noting(subject.store.remains(), subject.catalogue, policy, now)
+    objects = unknown.noting(subject.store.remains(), subject.catalogue, policy, subject.clock)
     found = look(objects, keeps=keeps_of(subject.policies), now=now)
     return _younger(found, now, f"{unknown.count} not yet in the catalogue")
 
@@ -219,9 +219,9 @@ def _altered(subject: Subject, number: int, question: str) -> Finding:
     return Finding(number, question, not count, bad if count else "none was altered", shown)
 
 
-def _early(subject: Subject, now: datetime, number: int, question: str) -> Finding:
+def _early(subject: Subject, number: int, question: str) -> Finding:
     keys = list(subject.keyrings[Kind.VIDEO].keys())
-    leaving, early = rows.early(subject.catalogue, subject.policies[Kind.VIDEO], keys, now)
+    leaving, early = rows.early(subject.catalogue, subject.policies[Kind.VIDEO], keys, subject.clock)
     hidden = [f"{count} segments of {camera_id} in {key_id}" for (key_id, camera_id), count in early.items()]
     good = f"{leaving} segments on their way out, all due"
     bad = "hours of cameras were condemned by somebody else: `videostore catalogue rebuild` shows them again"
@@ -235,9 +235,9 @@ def _losses(subject: Subject, number: int, question: str) -> Finding:
     )
 
 
-def _chained(subject: Subject, now: datetime, number: int, question: str) -> Finding:
+def _chained(subject: Subject, number: int, question: str) -> Finding:
     """What is listed of some hours, against the chain; ``videostore verify segments`` asks of all."""
-    policy = subject.policies[Kind.VIDEO]
+    policy, now = subject.policies[Kind.VIDEO], subject.clock.read().latest
     destroyed = {key.key_id for key in subject.keyrings[Kind.VIDEO].keys() if key.destroyed_at is not None}
     a_while = min(_A_WHILE, policy.keep / 30)  # for what is on its way, into the store or out of it
 

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from videostore.domain.camera import CameraId
 from videostore.domain.retention import RetentionPolicy
 from videostore.domain.segment import SEGMENTS, KeyId, ObjectKey, Segment
-from videostore.ports import Catalogue, HourKey, SegmentStore, StoredObject
+from videostore.ports import Catalogue, Clock, HourKey, SegmentStore, StoredObject
 
 _SHOWN = 5
 _PAGE = 1000
@@ -30,7 +30,7 @@ class Unknown:
     listed: bool = False
 
     def noting(
-        self, objects: Iterable[StoredObject], catalogue: Catalogue, policy: RetentionPolicy, now: datetime
+        self, objects: Iterable[StoredObject], catalogue: Catalogue, policy: RetentionPolicy, clock: Clock
     ) -> Iterator[StoredObject]:
         """Yield ``objects``, and note those that are unknown, but for what is about to go."""
         page: dict[ObjectKey, StoredObject] = {}
@@ -39,9 +39,9 @@ class Unknown:
             if one.key.startswith(SEGMENTS):
                 page[one.key] = one
             if len(page) == _PAGE:
-                self._note(page, catalogue, policy, now)
+                self._note(page, catalogue, policy, clock)
                 page.clear()
-        self._note(page, catalogue, policy, now)
+        self._note(page, catalogue, policy, clock)
         self.listed = True
 
     def _note(
@@ -49,10 +49,12 @@ class Unknown:
         page: Mapping[ObjectKey, StoredObject],
         catalogue: Catalogue,
         policy: RetentionPolicy,
-        now: datetime,
+        clock: Clock,
     ) -> None:
+        unknown = sorted(page.keys() - catalogue.known(page.keys()))
+        now = clock.read().latest  # after it: what fell due since the listing began may have gone
         since = now - min(_LONG, policy.keep / 3)
-        for key in sorted(page.keys() - catalogue.known(page.keys())):
+        for key in unknown:
             self.count += 1
             with suppress(ValueError):  # a stranger
                 one = Segment.from_object_key(key, size_bytes=0)
@@ -73,13 +75,16 @@ def altered(catalogue: Catalogue) -> tuple[int, list[str]]:
 
 
 def early(
-    catalogue: Catalogue, policy: RetentionPolicy, keys: Iterable[HourKey], now: datetime
+    catalogue: Catalogue, policy: RetentionPolicy, keys: Iterable[HourKey], clock: Clock
 ) -> tuple[int, dict[tuple[KeyId, CameraId], int]]:
     """Return how many segments are on their way out, and how many of which key and camera were condemned
-    before they are due: whoever does that hides footage, though no sweep deletes it before its time."""
+    before they are due: whoever does that hides footage, though no sweep deletes it before its time. The
+    clock is read last: a sweep may go on."""
     held = {key.key_id: key for key in keys}
     count, found = 0, Counter[tuple[KeyId, CameraId]]()
-    for (key_id, camera_id, _), segments in catalogue.leaving().items():
+    leaving = catalogue.leaving()
+    now = clock.read().latest
+    for (key_id, camera_id, _), segments in leaving.items():
         count += segments
         key = held.get(key_id)
         if key is not None and key.destroyed_at is not None:

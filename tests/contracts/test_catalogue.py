@@ -391,6 +391,33 @@ def test_a_row_that_says_other_than_its_object_key_is_told_and_put_right_by_the_
     assert list(catalogue.altered()) == told[1:]
 
 
+@pytest.mark.parametrize("make", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("said", ["size_bytes = 5.5", "state = 'x'", "key_start_us = key_start_us + 0.5"])
+def test_a_row_that_only_sqlite_takes_is_put_right_too(make, said):
+    catalogue = make()
+    catalogue.add(segment())
+    with catalogue._transaction(write=True) as connection:
+        connection.execute(sa.text(f"UPDATE segments SET {said}"))
+    assert len(list(catalogue.altered())) == 1
+    assert (catalogue.adopt([segment()]), list(catalogue.altered())) == (1, [])
+
+
+@pytest.mark.parametrize("make", ["postgresql"], indirect=True)
+def test_what_is_adopted_and_known_waits_for_nobody_who_writes_to_it(make):
+    """Rows that two write to, each in an order of his own, are a deadlock: the sweep or a rebuild ends."""
+    catalogue = make()
+    catalogue.add(segment())
+    with catalogue._transaction(write=True) as connection:
+        connection.execute(sa.text("UPDATE segments SET state = 1"))
+        adoption = Thread(target=catalogue.adopt, args=[[segment()]])
+        adoption.start()
+        adoption.join(20)
+        waits = adoption.is_alive()
+    adoption.join()
+    assert not waits
+    assert catalogue.condemned(segment().key_id) == [segment()]
+
+
 def test_a_catalogue_that_is_up_to_date_is_opened_without_what_makes_it(tmp_path):
     """Every process of a site opens it, and every command that asks it."""
     address = f"sqlite:///{tmp_path}/catalogue.db"

@@ -187,6 +187,7 @@ UNTRUE = [
     "key_start_us = 9e18",
     "key_start_us = 250000000000000000",
     "key_start_us = key_start_us + 1",
+    "key_start_us = key_start_us + 0.5",
     "key_start_us = key_start_us - 3600000000 * 24 * 40",
     "key_start_us = key_start_us + 3600000000 * 24 * 400",
     "key_period_s = 0",
@@ -195,11 +196,12 @@ UNTRUE = [
     "key_keep_s = 60",
     "key_keep_s = 2592000",
     "size_bytes = 'x'",
+    "size_bytes = size_bytes + 0.5",
     "state = 7",
     "state = -1",
     "state = 'x'",
 ]
-"""What a row can be made to say that its object key does not. SQLite takes text for a number."""
+"""What a row can be made to say that its object key does not. SQLite takes text for a number, and halves."""
 
 
 def write_into_rows(site, segments, said):
@@ -236,6 +238,33 @@ def test_nothing_that_somebody_writes_into_rows_saves_footage_or_takes_it_early(
         str(other.camera_id): 1,
     }
     site.catalogue.close()
+
+
+def test_an_altered_row_of_a_camera_that_is_kept_for_less_holds_up_no_sweep(site):
+    site.catalogue = SqlCatalogue.open(f"sqlite:///{site.root}/catalogue.db")
+    said = ["key_start_us = key_start_us + 0.5", "state = 'x'"]
+    segments = [site.record(number) for number in range(len(said) + 1)]
+    keep_shorter(site, LOBBY)
+    write_into_rows(site, segments, said)
+    site.clock.at = KEY.start + WEEK - MINUTE
+    report = site.sweep(catalogue=_AskedSeldom(site.catalogue)).run()
+    assert (report.errors, report.segments_deleted, site.store.bodies) == ([], len(segments), {})
+    site.catalogue.close()
+
+
+class _AskedSeldom:
+    """A catalogue that breaks who asks it for the oldest key again and again."""
+
+    def __init__(self, catalogue):
+        self._catalogue, self._left = catalogue, 10
+
+    def __getattr__(self, name):
+        return getattr(self._catalogue, name)
+
+    def oldest_key(self, camera_id):
+        self._left -= 1
+        assert self._left, "without an end"
+        return self._catalogue.oldest_key(camera_id)
 
 
 def test_the_spool_is_emptied_of_what_is_due(site):
@@ -386,13 +415,48 @@ def test_a_check_names_segments_that_have_lost_their_row(site):
     assert asked() == (True, []), "it is on its way out"
 
 
-def test_a_check_compares_hours_with_what_the_recorder_chained_once_they_are_settled(site):
+def chain(site, segments):
     run = None
-    for number in range(3):
-        run = extended(run, site.record(number))
+    for segment in segments:
+        run = extended(run, segment)
     signature = site.key.sign(run.to_json(), context=CONTEXT)
     body = {**run.to_json(), "signature": signature}
     site.ledger.append(Event.SEGMENTS_CHAINED, actor="recorder", body=body)
+
+
+def test_what_falls_due_while_a_check_goes_on_is_no_finding(site):
+    """It takes hours where millions are stored."""
+    segments = [site.record(number) for number in range(3)]
+    chain(site, segments)
+    keep_shorter(site, LOBBY)
+    site.clock.at = KEY.start + WEEK - 3 * HOUR
+
+    def swept_meanwhile():
+        yield from [*site.store.remains()]
+        site.clock.at = KEY.start + WEEK - MINUTE
+        del site.catalogue.rows[segments[0].object_key]
+        site.catalogue.condemn_these([one.object_key for one in segments[1:]])
+        site.store.delete([one.object_key for one in segments])
+
+    store = _Listed(site.store, swept_meanwhile)
+    busy = replace(subject(site), store=store, recorder=lambda: site.key.public)
+    about = "for days", "condemned", "chained them"
+    findings = [one for one in check(busy) if any(words in one.question for words in about)]
+    assert [one.holds for one in findings] == [True] * 3
+
+
+class _Listed:
+    """A store that is listed by ``remains``."""
+
+    def __init__(self, store, remains):
+        self._store, self.remains = store, remains
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+
+def test_a_check_compares_hours_with_what_the_recorder_chained_once_they_are_settled(site):
+    chain(site, [site.record(number) for number in range(3)])
     whole = replace(subject(site), recorder=lambda: site.key.public)
 
     def asked():
@@ -402,7 +466,7 @@ def test_a_check_compares_hours_with_what_the_recorder_chained_once_they_are_set
     assert asked() == (True, "0 hours o", 0), "it may go on"
     site.clock.passes(2 * HOUR)
     assert asked() == (True, "1 hours o", 0)
-    site.record(number, movie=b"of another camera")
+    site.record(2, movie=b"of another camera")
     assert asked() == (False, "1 hours o", 1)
     due(site)
     assert asked() == (True, "0 hours o", 0), "it is on its way out"

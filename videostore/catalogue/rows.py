@@ -82,8 +82,9 @@ def contradicting(said: Mapping[str, Any]) -> sa.ColumnElement[bool]:
     """Tell the rows whose columns are not what is ``said`` instead, but for size and the states there are."""
     free = {"object_key", "size_bytes", "state"}
     others = [column != said[column.name] for column in SEGMENTS.c if column.name not in free]
-    sizes, states = SEGMENTS.c.size_bytes.between(0, _LARGEST), SEGMENTS.c.state.in_(STATES)
-    return sa.or_(*others, sa.not_(sizes), sa.not_(states))
+    size, states = SEGMENTS.c.size_bytes, SEGMENTS.c.state.in_(STATES)
+    half = size != sa.cast(size, sa.BigInteger)  # SQLite takes it
+    return sa.or_(*others, half, sa.not_(size.between(0, _LARGEST)), sa.not_(states))
 
 
 def segment_of(row: Sequence[Any]) -> Segment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
@@ -93,20 +93,26 @@ class SqlCatalogue:
     # --- coming in ---
 
     def add(self, segment: Segment) -> None:
-        self.adopt([segment])
+        self._put({segment.object_key: segment})
 
     def adopt(self, segments: Iterable[Segment]) -> int:
+        """Most are known: those are only read. Who writes to many waits for retention, and it for them."""
         new = 0
         for batch in _batches(segments):
-            rows = {segment.object_key: row_of(segment) for segment in batch}
-            insert = self._insert(SEGMENTS).values([*rows.values()])
-            said = insert.excluded
-            put_right = insert.on_conflict_do_update(
-                index_elements=[SEGMENTS.c.object_key], set_=dict(said), where=contradicting(said)
-            )
-            with self._transaction(write=True) as connection:
-                new += len(connection.execute(put_right.returning(SEGMENTS.c.object_key)).all())
+            found = {segment.object_key: segment for segment in batch}
+            for key in self.known(found.keys()):
+                del found[key]
+            new += self._put(found) if found else 0
         return new
+
+    def _put(self, found: Mapping[ObjectKey, Segment]) -> int:
+        insert = self._insert(SEGMENTS).values([row_of(segment) for segment in found.values()])
+        said = insert.excluded
+        put_right = insert.on_conflict_do_update(
+            index_elements=[SEGMENTS.c.object_key], set_=dict(said), where=contradicting(said)
+        )
+        with self._transaction(write=True) as connection:
+            return len(connection.execute(put_right.returning(SEGMENTS.c.object_key)).all())
 
     def add_gap(self, gap: Gap) -> None:
         same = sa.and_(

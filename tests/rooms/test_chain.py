@@ -170,6 +170,29 @@ def test_a_run_that_ends_while_it_is_looked_for_is_whole(archive):
     assert archive.verify(records=records(), open_runs=[], pending=waiting()) == WHOLE
 
 
+def test_a_run_that_ends_while_a_sample_reads_the_ledger_is_whole(archive):
+    """Such are the newest hours where an import goes on: it is of hours long past."""
+    numbers = [8, 12]
+
+    def records():
+        while numbers:
+            archive.record(numbers.pop(0))
+        for path, run in [*archive.spool.runs()]:
+            archive.ledger.append(Event.SEGMENTS_CHAINED, actor="recorder", body=run)
+            path.unlink()
+        yield from archive.ledger.records()
+
+    found = sample(
+        records,
+        archive.store,
+        public=archive.key.public,
+        settled=lambda *_: True,
+        open_runs=[*archive.spool.open_runs()],
+        pending=archive.spool.pending,
+    )
+    assert [(one.key_id.start.hour, one.problem) for one in found] == [(12, ""), (13, "")]
+
+
 @pytest.mark.parametrize("number", [0, 3, 7])
 def test_a_segment_taken_away_is_missed(archive, number):
     del archive.store.bodies[archive.segments[number].object_key]
@@ -240,7 +263,7 @@ def test_a_sample_of_hours_finds_what_is_wrong_in_them_by_two_listings(archive, 
             settled=lambda _, key_id: key_id != hours[11],
             size=2,
             chance=Random(chance),
-            **{"public": archive.key.public, "pending": archive.spool.pending(), **how},
+            **{"public": archive.key.public, "pending": archive.spool.pending, **how},
         )
         return {one.key_id: one.problem for one in found}
 

@@ -251,7 +251,7 @@ def _chained(subject: Subject, number: int, question: str) -> Finding:
         public=subject.recorder(),
         settled=settled,
         open_runs=subject.open_runs(),
-        pending=subject.pending(),
+        pending=subject.pending,
     )
     hours = list(found)
     wrong = [f"{one.camera_id} {one.key_id}: {one.problem}" for one in hours if one.problem]

@@ -112,23 +112,25 @@ def sample(
     public: str,
     settled: Callable[[CameraId, KeyId], bool],
     open_runs: Sequence[Mapping[str, Json]] = (),
-    pending: Sequence[Segment] = (),
+    pending: Callable[[], Iterable[Segment]] = tuple,
     size: int = 10,
     chance: Random | None = None,
 ) -> Iterator[Finding]:
     """Yield findings for ``size`` hours of cameras that were chained last and ``size`` others by ``chance``,
     of those that are ``settled``: nothing of them comes or goes any more.
 
-    Reads ``records`` twice and asks for one listing an hour, however much is stored. No object is read.
+    Reads ``records`` twice and asks for one listing an hour, however much is stored. No object is read. What
+    is ``pending`` is asked for in between: a recorder may go on.
     """
     chosen, reach = _chosen(records(), settled, size=size, chance=chance or SystemRandom())
     runs, given_up, _ = _from_ledger(one for one in records() if _hour_of(one) in chosen)
     for fields in open_runs:
         reach[CameraId(str(fields["camera_id"]))].add(_run_of(fields))
         _collect(fields, runs)
+    waiting = [*pending()]
     for camera_id, key_id in sorted(chosen, key=str):
         left = {*_of_hour(store, camera_id, key_id)}
-        left.update(one for one in pending if (one.camera_id, one.key_id) == (camera_id, key_id))
+        left.update(one for one in waiting if (one.camera_id, one.key_id) == (camera_id, key_id))
         count, wrong = len(left), ""
         for run, signature in runs[camera_id]:
             if run.key_id == key_id:

@@ -13,6 +13,7 @@ from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import partial
+from uuid import uuid4
 
 import av
 import pytest
@@ -21,16 +22,19 @@ from hypothesis import strategies as st
 from pymediainfo import MediaInfo
 
 from videostore.domain import cmaf
+from videostore.domain.camera import Camera
 from videostore.domain.segment import EPOCH
 from videostore.ports import Packet, StreamInfo
 from videostore.recorder.cutter import SLEW, Cutter, Timeline
 from videostore.recorder.muxer import Muxer
-from videostore.recorder.native import digest, mp4, parameters, rtcp, rtsp, sdp
+from videostore.recorder.native import digest, mp4, parameters, rtcp, rtsp, sdp, source
 from videostore.recorder.native.connection import Connection
+from videostore.recorder.native.feed import Feed
 from videostore.recorder.native.frames import Doubt, H264Frames, H265Frames
 from videostore.recorder.native.interleaved import Interleaved
-from videostore.recorder.native.loop import REST, arrival
+from videostore.recorder.native.loop import REST, Loop, arrival
 from videostore.recorder.native.rtp import Depacketizer, Receiver
+from videostore.recorder.native.source import NativeStream
 from videostore.synthetic.film import frame_numbers
 from videostore.synthetic.rtp import payloads, sender_report
 from videostore.synthetic.stream import FRAME_RATE, GOP, HEIGHT, WIDTH, stream
@@ -615,6 +619,33 @@ def test_a_loop_that_was_held_up_lets_no_segments_overlap_and_none_begin_late(he
                 end = start + GOP * frame
                 timeline.ended(end)
             number += 1
+
+
+@pytest.mark.parametrize("held_up", [True, False], ids=["nobody takes what came", "a read is too small"])
+def test_what_is_not_read_at_once_seems_no_younger_for_it(monkeypatch, held_up):
+    """Two seconds of film came. It is read a little in each round, or a while later."""
+    began = since = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    film, frame = stream(2), timedelta(seconds=1 / FRAME_RATE)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        camera = Camera(uuid4(), "lobby", "rtsp://camera/")
+        connection = Connection(ours, camera.url, None, patience=9)
+        told = NativeStream(Loop(now=lambda: began), connection, camera, timedelta(hours=1), began, str)
+        feed = Feed(described(VIDEO).media[0], H264Frames(lambda frame: told._framed_one(feed, frame)))
+        connection.listen(0, feed.receiver.packets, feed.keep)
+        connection.go_live()
+        theirs.sendall(b"".join(framed(0, one) for one in sent(film)))
+        now = began + len(film.frames) * frame
+        buffer = memoryview(bytearray(1_000_000 if held_up else 20_000))
+        for number in range(30):
+            with monkeypatch.context() as full:
+                if held_up and number < 20:
+                    full.setattr(source, "_MOST_WAITING", -1)
+                told.readable(buffer, since, now)
+            since, now = now, now + timedelta(seconds=REST)
+        arrived = [packet.received_at for packet in told._batch]
+    assert len(arrived) == len(film.frames)
+    assert arrived == [began + number * frame for number in range(len(arrived))]
 
 
 # --- reports ---

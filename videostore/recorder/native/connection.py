@@ -46,6 +46,8 @@ class Connection:
         self.session = ""
         self.broken = ""
         """Why the camera ends the stream, empty while it does not."""
+        self.full = False
+        """Whether the last read took in all that it could, so that more may have come before it."""
 
     @property
     def skipped(self) -> int:
@@ -150,7 +152,9 @@ class Connection:
             try:
                 count = self._channel.recv_into(buffer[kept:])
             except (BlockingIOError, ssl.SSLWantReadError):
+                self.full = False
                 return True
+            self.full = count == len(buffer) - kept
             if not count:
                 return False
             data = buffer[: kept + count]

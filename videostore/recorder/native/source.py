@@ -129,6 +129,7 @@ class NativeStream:
         self._put_bytes = self._taken_bytes = 0
         self._since = self._read_at = now
         self._first: int | None = None  # time stamp of the first frame of a read
+        self._behind = False  # what comes next to be read may have come before
         self._ours = secrets.randbits(32)
         self._feeds: list[Feed] = []  # the picture, and maybe its sound
         self._due = False  # a group is whole
@@ -198,11 +199,17 @@ class NativeStream:
 
     def readable(self, buffer: memoryview, since: datetime, now: datetime) -> None:
         with self._lock:
-            if self._closed or self._put_bytes - self._taken_bytes > _MOST_WAITING:
+            if self._closed:
                 return
-            self._since, self._read_at, self._first = max(since, self._since), now, None
+            if not self._behind:
+                self._since, self._first = max(since, self._since), None
+            if self._put_bytes - self._taken_bytes > _MOST_WAITING:
+                self._behind = True
+                return
+            self._read_at = now
             try:
                 there = self._connection.read(buffer)
+                self._behind = self._connection.full
                 if not there:
                     self._fail(self._gone("ended its stream"))
                 elif self._connection.broken:

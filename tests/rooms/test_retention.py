@@ -445,6 +445,24 @@ def test_what_falls_due_while_a_check_goes_on_is_no_finding(site):
     assert [one.holds for one in findings] == [True] * 3
 
 
+def test_a_check_asks_by_name_only_for_what_no_listing_shows(site):
+    """An object at a time it would take a day where millions are stored."""
+    segments = [site.record(number) for number in range(0, 1000, 100)]
+    asked, size = [], site.store.size
+
+    def counted(key):
+        asked.append(key)
+        return size(key)
+
+    site.store.size = counted
+    lost, altered = (segments[number].object_key for number in (3, 7))
+    del site.store.bodies[lost]
+    site.store.bodies[altered] = b"?", START
+    (finding,) = [one for one in check(subject(site)) if "catalogued segment" in one.question]
+    assert (finding.holds, finding.answer[:2], finding.evidence) == (False, "2 ", [lost, altered])
+    assert asked == [lost, altered]
+
+
 class _Listed:
     """A store that is listed by ``remains``."""
 

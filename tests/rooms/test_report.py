@@ -116,6 +116,15 @@ def test_a_run_that_a_power_cut_had_handed_over_twice_counts_once_and_as_it_was_
     assert (month.ages, month.recorded) == ({1: 610}, HOUR + DAY)
 
 
+def test_a_chain_that_begins_anew_after_its_first_run_counts_both(told):
+    """The recorder's disk was lost: both begin with nothing before."""
+    for start in (SPAN.end - DAY, SPAN.end - DAY + HOUR):
+        told.hour(start)
+        told.records[-1].body["before"] = "0" * 64
+    month = told.month()
+    assert (month.ages, month.recorded) == ({1: 600, 0: 600}, 4 * HOUR)
+
+
 def test_people_are_counted_by_purpose_kind_and_reason(told):
     at = MONTH + DAY
     told.add(

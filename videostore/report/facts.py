@@ -137,7 +137,7 @@ class _Folding:
         self._unreviewed: set[str] = set()
         self._keys = KeysOnRecord()
         self._held: Counter[tuple[str, str]] = Counter()
-        self._last: dict[str, tuple[str, int, timedelta]] = {}
+        self._last: dict[str, tuple[tuple[str, str], int, timedelta]] = {}
 
     def take(self, record: Record) -> None:
         body: Mapping[str, Any] = record.body
@@ -159,9 +159,10 @@ class _Folding:
         """A power cut can have the newest run of a camera handed over twice: it counts as it was last."""
         recorded = Span(*(datetime.fromisoformat(at) for at in body["span"]))
         within = recorded.intersection(self._month.span)
-        run = body["before"], body["segments"], within.duration if within else timedelta()
+        name = body["before"], body["key_id"]
+        run = name, body["segments"], within.duration if within else timedelta()
         last = self._last.get(body["camera_id"])
-        _, segments, duration = last if last and last[0] == run[0] else ("", 0, timedelta())
+        _, segments, duration = last if last and last[0] == name else (name, 0, timedelta())
         self._last[body["camera_id"]] = run
         self._held[body["camera_id"], body["key_id"]] += run[1] - segments
         self._month.recorded += run[2] - duration

@@ -252,6 +252,26 @@ def test_an_altered_row_of_a_camera_that_is_kept_for_less_holds_up_no_sweep(site
     site.catalogue.close()
 
 
+def test_an_altered_row_whose_object_is_gone_stays_no_longer_than_it_may(site):
+    """Whatever key and camera it was put under, and whether or not that key is due."""
+    site.catalogue = SqlCatalogue.open(f"sqlite:///{site.root}/catalogue.db")
+    said = [
+        "state = 1, key_start_us = key_start_us - 3600000000",
+        "state = 2, key_start_us = key_start_us + 3600000000",
+        f"state = 1, camera_id = '{uuid4()}'",
+    ]
+    gone = [site.record(number) for number in range(len(said))]
+    write_into_rows(site, gone, said)
+    for segment in gone:
+        del site.store.bodies[segment.object_key]
+    due(site)
+    reports = [site.sweep().run() for _ in range(2)]
+    assert [report.errors for report in reports] == [[], []]
+    assert (site.catalogue.leaving(), site.catalogue.live()) == ({}, [])
+    assert sum(body["segments"] for body in site.events(Event.CERTIFICATE)) == len(gone)
+    site.catalogue.close()
+
+
 class _AskedSeldom:
     """A catalogue that breaks who asks it for the oldest key again and again."""
 

@@ -64,6 +64,7 @@ class Deletion:
         condemned = set(self._catalogue.condemned(key_id, camera_id))
         leaving = condemned.union(self._catalogue.absent(key_id, camera_id))
         going = [one for one in leaving if (one.key_id, one.camera_id) == (key_id, camera_id)]
+        self._put_right(leaving.difference(going), this)
         going.sort(key=lambda one: (one.span, one.sequence))
         if going and not this.due(key_id, camera_id):
             if this.reading.doubt is None:
@@ -83,6 +84,13 @@ class Deletion:
         if gone and len(gone) == len(going):
             self._certify(gone, this)
         return len(gone) == len(going)
+
+    def _put_right(self, altered: Collection[Segment], this: Pass) -> None:
+        """Have rows that say other than their names go by these, also where no listing shows their object."""
+        if altered:
+            this.report.segments_adopted += self._catalogue.adopt(altered)
+            due = [one.object_key for one in altered if this.due(one.key_id, one.camera_id)]
+            this.report.segments_condemned += self._catalogue.condemn_these(due)
 
     def _delete(self, batch: Sequence[Segment], this: Pass) -> list[Segment]:
         """Delete, and return what the store confirms to be absent: it is in no listing of what remains."""
